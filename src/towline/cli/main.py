@@ -1,0 +1,97 @@
+"""The entry point `tow`: finds the verb's module, runs it, turns failures into a sentence and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from towline import __version__
+from towline.base.errors import Exit, InternalError, Interrupted, TowlineError
+
+if TYPE_CHECKING:
+    from towline.cli.output import Output
+
+# verb -> (module below towline.cli, summary). A table, so that help needs no import of the verbs.
+VERBS: dict[str, tuple[str, str]] = {
+    "serve": ("serve", "run a node"),
+    "classic": ("classic", "serve or talk the tutorials' plain dialects"),
+    "lab": ("lab", "see on real sockets what happens on the wire"),
+}
+
+_INTRODUCTION = """\
+usage: tow VERB [OPTIONS]
+
+Files, commands and chat between machines; nothing is lost when the network drops.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `tow` with `argv` (default: the process's own arguments) and return the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["--version"]:
+        print(f"tow {__version__}")
+        return Exit.OK
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        print(_overview())
+        return Exit.OK if arguments else Exit.USAGE
+    verb = arguments[0]
+    if verb not in VERBS:
+        print(f"tow: there is no verb {verb!r}.{_suggestion(verb)} `tow --help` lists them.", file=sys.stderr)
+        return Exit.USAGE
+    return _run_verb(verb, arguments[1:])
+
+
+def _run_verb(verb: str, arguments: list[str]) -> int:
+    from towline.cli.output import Output, parser_for
+
+    module = import_module(f"towline.cli.{VERBS[verb][0]}")
+    parser = parser_for(verb, module.__doc__ or "", VERBS[verb][1])
+    module.configure(parser)
+    try:
+        args = parser.parse_args(arguments)
+    except SystemExit as stop:  # argparse has already said what is wrong
+        return int(stop.code or 0)
+    out = Output(json=args.json)
+    try:
+        status = int(module.run(args, out))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _fail(out, verb, Interrupted())
+    except TowlineError as error:
+        return _fail(out, verb, error)
+    except BrokenPipeError:  # the reader of our output left, as `head` does; nothing more to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    except Exception as error:  # the last line of defence: a sentence, not a traceback
+        if os.environ.get("TOWLINE_DEBUG"):
+            raise
+        return _fail(
+            out,
+            verb,
+            InternalError(f"A bug in Towline: {type(error).__name__}: {error}. Set TOWLINE_DEBUG=1 to see where."),
+        )
+    return status
+
+
+def _fail(out: Output, verb: str, error: TowlineError) -> int:
+    out.error(error, verb=verb)
+    return error.exit_status
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {summary}" for verb, (_, summary) in VERBS.items()]
+    return "\n".join([_INTRODUCTION, *lines, "", "`tow VERB --help` shows the options of one verb, with examples."])
+
+
+def _suggestion(verb: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(verb, VERBS, n=1)
+    return f" Did you mean `tow {close[0]}`?" if close else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""What a verb prints: text for people, or events for programs, never both.
+
+The event schema is version 1: one JSON object a line, each with `"v": 1` and `"event"`. Fields are only ever added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from towline.base.errors import TowlineError
+from towline.base.text import printable
+
+SCHEMA_VERSION = 1
+
+
+class Output:
+    """The standard streams of one verb. Peer-supplied text is cleaned here, on its way to a person."""
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+
+    def event(self, event: str, **fields: object) -> None:
+        """One JSON line, only with --json; flushed, so that a reader of the pipe sees it at once."""
+        if self.json:
+            record = {"v": SCHEMA_VERSION, "event": event, **fields}
+            sys.stdout.write(json.dumps(record, ensure_ascii=True) + "\n")
+            sys.stdout.flush()
+
+    def line(self, text: str = "") -> None:
+        """A line of the result for a person (standard output), only without --json."""
+        if not self.json:
+            print(text, flush=True)
+
+    def note(self, text: str) -> None:
+        """Something said beside the result (standard error), only without --json."""
+        if not self.json:
+            print(text, file=sys.stderr, flush=True)
+
+    def error(self, error: TowlineError, *, verb: str, **fields: object) -> None:
+        """A failure: an `error` event with --json, one sentence on standard error without."""
+        sentence = printable(error.sentence)
+        self.event("error", code=error.code, name=error.name, message=sentence, retryable=error.retryable, **fields)
+        self.note(f"tow {verb}: {sentence}")
+
+
+def parser_for(verb: str, document: str, summary: str) -> argparse.ArgumentParser:
+    """The argument parser of one verb; the module's docstring is its help text, examples included."""
+    parser = argparse.ArgumentParser(
+        prog=f"tow {verb}",
+        description=document.strip() or summary,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of text")
+    return parser
