@@ -1,0 +1,267 @@
+"""The fault proxy on real sockets."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from towline.base.errors import InUse, UsageError
+from towline.lab.faults import FaultScript, running
+from towline.lab.faults_script import Step
+
+DEADLINE = 20.0
+
+
+@contextmanager
+def server(handle: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A real TCP server with a thread for each connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    threads: list[threading.Thread] = []
+
+    def serve(client: socket.socket) -> None:
+        with client:
+            try:
+                handle(client)
+            except OSError:
+                pass
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threads.append(threading.Thread(target=serve, args=(client,)))
+            threads[-1].start()
+
+    acceptor = threading.Thread(target=accept)
+    acceptor.start()
+    try:
+        yield "{}:{}".format(*listener.getsockname())
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        acceptor.join()
+        for thread in threads:
+            thread.join(DEADLINE)
+            assert not thread.is_alive()
+
+
+def echo(client: socket.socket) -> None:
+    while data := client.recv(65536):
+        client.sendall(data)
+
+
+def pour(size: int) -> Callable[[socket.socket], None]:
+    def handle(client: socket.socket) -> None:
+        client.sendall(bytes(size))
+
+    return handle
+
+
+def connect(address: str) -> socket.socket:
+    host, port = address.rsplit(":", 1)
+    return socket.create_connection((host, int(port)), timeout=DEADLINE)
+
+
+def drained(client: socket.socket) -> tuple[int, str]:
+    """How many bytes came, and how it ended: `end` or `reset`."""
+    count = 0
+    while True:
+        try:
+            data = client.recv(1 << 20)
+        except ConnectionResetError:
+            return count, "reset"
+        if not data:
+            return count, "end"
+        count += len(data)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    waiter = threading.Event()
+    while not true():
+        assert time.monotonic() < deadline
+        waiter.wait(0.002)
+
+
+def test_without_faults_every_byte_passes_both_ways() -> None:
+    data = hashlib.shake_128(b"x").digest(3_000_000)
+    with server(echo) as to, running(to) as proxy, connect(proxy.address) as client:
+        sender = threading.Thread(target=lambda: (client.sendall(data), client.shutdown(socket.SHUT_WR)))
+        sender.start()
+        back = b"".join(iter(lambda: client.recv(1 << 20), b""))
+        sender.join()
+        assert back == data
+        assert (proxy.stats.bytes_up, proxy.stats.bytes_down) == (len(data), len(data))
+
+
+def test_half_close_is_passed_on_while_the_other_way_goes_on() -> None:
+    def answer_after_end(client: socket.socket) -> None:
+        got = b"".join(iter(lambda: client.recv(100), b""))
+        client.sendall(b"after the end: " + got)
+
+    with server(answer_after_end) as to, running(to) as proxy, connect(proxy.address) as client:
+        client.sendall(b"question")
+        client.shutdown(socket.SHUT_WR)
+        assert b"".join(iter(lambda: client.recv(100), b"")) == b"after the end: question"
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_counted_cut_falls_exactly_after_its_byte(reset: bool) -> None:
+    script = FaultScript(cut_after=1_234_567, reset=reset)
+    with server(pour(5_000_000)) as to, running(to, script=script) as proxy, connect(proxy.address) as client:
+        count, how = drained(client)
+        assert count == 1_234_567
+        assert proxy.stats.cuts == 1
+        assert how == "reset" if reset else how in {"end", "reset"}
+
+
+def test_a_cut_takes_all_connections_at_once() -> None:
+    with server(echo) as to, running(to) as proxy:
+        clients = [connect(proxy.address) for _ in range(5)]
+        for client in clients:
+            client.sendall(b"a")
+            assert client.recv(1) == b"a"
+        assert proxy.live == 5
+        assert proxy.cut() == 5
+        assert [drained(client)[0] for client in clients] == [0] * 5
+        for client in clients:
+            client.close()
+        with connect(proxy.address) as again:
+            again.sendall(b"b")
+            assert again.recv(1) == b"b"
+
+
+def cut_positions(seed: int, delay: float = 0) -> list[object]:
+    told: list[object] = []
+    script = FaultScript(cut_every=100_000, seed=seed, max_cuts=5, delay=delay)
+
+    def on_event(name: str, fields: dict[str, object]) -> None:
+        if name == "cut":
+            told.append((fields["n"], fields["at"]))
+
+    with server(pour(2_000_000)) as to, running(to, script=script, on_event=on_event) as proxy:
+        total = 0
+        for _ in range(5):
+            with connect(proxy.address) as client:
+                total += drained(client)[0]
+        with connect(proxy.address) as client:  # max_cuts: no sixth
+            assert drained(client) == (2_000_000, "end")
+        assert told[-1] == (5, total)
+    return told
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.003])
+def test_the_same_seed_gives_the_same_run(delay: float) -> None:
+    assert cut_positions(7, delay) == cut_positions(7)
+    assert cut_positions(7) != cut_positions(8)
+
+
+def test_cuts_are_counted_over_all_connections() -> None:
+    with (
+        server(pour(400_000)) as to,
+        running(to, script=FaultScript(cut_after=600_000)) as proxy,
+        connect(proxy.address) as first,
+        connect(proxy.address) as second,
+    ):
+        counts: list[int] = []
+        threads = [threading.Thread(target=lambda c=c: counts.append(drained(c)[0])) for c in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert sum(counts) == 600_000
+
+
+def test_a_reader_that_stopped_does_not_hold_up_a_cut() -> None:
+    with (
+        server(pour(50_000_000)) as to,
+        running(to, script=FaultScript(cut_each_seconds=0.05, max_cuts=1)) as proxy,
+        connect(proxy.address) as client,
+    ):
+        wait_until(lambda: proxy.stats.cuts == 1)
+        assert drained(client)[0] < 50_000_000
+
+
+def test_refused_connections_are_refused_and_later_taken_again() -> None:
+    with server(echo) as to, running(to) as proxy:
+        proxy.refuse(0.2)
+        with pytest.raises(ConnectionRefusedError):
+            connect(proxy.address)
+
+        def taken() -> bool:
+            try:
+                connect(proxy.address).close()
+            except ConnectionRefusedError:
+                return False
+            return True
+
+        wait_until(taken)
+
+
+def test_a_cut_with_refuse_refuses_at_once() -> None:
+    with server(echo) as to, running(to, script=FaultScript(refuse=30)) as proxy:
+        client = connect(proxy.address)
+        proxy.cut()
+        with pytest.raises(ConnectionRefusedError):
+            connect(proxy.address)
+        client.close()
+
+
+def test_a_stall_moves_nothing_and_keeps_the_connection() -> None:
+    script = FaultScript(at_bytes=((10, Step("stall", seconds=0.3)),))
+    with server(echo) as to, running(to, script=script) as proxy, connect(proxy.address) as client:
+        client.sendall(b"0123456789")  # the stall falls between the question and its echo
+        began = time.monotonic()
+        assert client.recv(100)
+        assert time.monotonic() - began >= 0.25
+        assert proxy.stats.stalls == 1
+
+
+def test_throttle_and_delay_take_the_time_they_should() -> None:
+    with (
+        server(pour(100_000)) as to,
+        running(to, script=FaultScript(throttle=400_000, delay=0.1)) as proxy,
+        connect(proxy.address) as client,
+    ):
+        began = time.monotonic()
+        assert drained(client) == (100_000, "end")
+        assert 0.3 <= time.monotonic() - began < 5
+
+
+def test_dribbled_bytes_arrive_in_many_small_reads() -> None:
+    with (
+        server(pour(300)) as to,
+        running(to, script=FaultScript(dribble_bytes=200)) as proxy,
+        connect(proxy.address) as client,
+    ):
+        assert len(client.recv(1000)) < 200
+        assert drained(client)[1] == "end"
+        assert proxy.stats.bytes_down == 300
+
+
+def test_an_unreachable_target_resets_the_client_and_is_told() -> None:
+    told: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        nobody = "{}:{}".format(*holder.getsockname())
+    with running(nobody, on_event=lambda name, fields: told.append(name)) as proxy, connect(proxy.address) as client:
+        assert drained(client) == (0, "reset")
+        wait_until(lambda: "unreachable" in told)
+
+
+def test_a_used_port_is_refused_by_name() -> None:
+    with server(echo) as to, running(to) as proxy, pytest.raises(InUse), running(to, listen=proxy.address):
+        pass
+
+
+def test_addresses_are_checked() -> None:
+    for address in ("nowhere", "127.0.0.1:99999", ":80", "a:b"):
+        with pytest.raises(UsageError), running(address):
+            pass
