@@ -1,0 +1,36 @@
+"""What an alias may look like: short, on one line, never mistaken for a path, a share or an option."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from towline.base.errors import UsageError
+from towline.base.text import printable
+
+LONGEST = 64
+_MARKS = "-_."
+# Letters and marks by category that show nothing: with them two names could look the same.
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | frozenset(
+    map(chr, [*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)])
+)
+
+
+def checked_alias(text: str, *, what: str = "alias") -> str:
+    """`text` in Unicode form NFC when it is a good alias (or node's name). Raises UsageError that says why not."""
+    name = unicodedata.normalize("NFC", text)
+    bad = next((char for char in name if not _allowed(char)), None)
+    shown = printable(text, limit=80)
+    if bad is not None:
+        raise UsageError(
+            f"{shown!r} is no {what}: {printable(bad)!r} is not allowed; use letters, digits, '-', '_' and '.'."
+        )
+    if not 1 <= len(name) <= LONGEST:
+        raise UsageError(f"{shown!r} is no {what}: it needs 1 to {LONGEST} characters, this has {len(name)}.")
+    if name.startswith("-") or not any(char.isalnum() for char in name):
+        raise UsageError(f"{shown!r} is no {what}: it needs a letter or digit, and no '-' at its start.")
+    return name
+
+
+def _allowed(char: str) -> bool:
+    # Marks (M) are parts of letters in many scripts: vowel signs, tone marks.
+    return char in _MARKS or (unicodedata.category(char)[0] in "LMN" and char not in _INVISIBLE)
