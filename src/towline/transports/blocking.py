@@ -1,0 +1,128 @@
+"""A stream socket driven by a blocking thread, plain or inside TLS: what lanes run on."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Sequence
+
+from towline.base.errors import ConnectionLost, Unreachable
+from towline.transports.interface import Buffer
+from towline.transports.streams import tune
+from towline.transports.tls import TlsPipe
+
+_READ_SIZE = 256 * 1024
+
+
+class BlockingPipe:
+    """Bytes over a socket. One thread reads or writes; `shutdown` may come from any thread and ends both.
+
+    A timeout (seconds) bounds each wait for the kernel, so that a dead peer is noticed.
+    """
+
+    def __init__(self, sock: socket.socket, tls: TlsPipe | None, *, timeout: float) -> None:
+        self._sock = sock
+        self._tls = tls
+        self._buffer = memoryview(bytearray(_READ_SIZE))
+        sock.setblocking(True)
+        sock.settimeout(timeout)
+
+    def read_into(self, target: memoryview) -> int:
+        """At least one byte into `target`; 0 at the peer's close. Raises ConnectionLost."""
+        if self._tls is None:
+            return self._receive(target)
+        while True:
+            count = self._tls.read_into(target)
+            if count or self._tls.closed:
+                return count
+            arrived = self._receive(self._buffer)
+            if not arrived:
+                return 0
+            self._tls.feed(self._buffer[:arrived])
+
+    def read_exactly(self, target: memoryview) -> int:
+        """Fill `target`; returns how much of it was filled before the peer closed or the connection was lost."""
+        filled = 0
+        while filled < len(target):
+            try:
+                count = self.read_into(target[filled:])
+            except ConnectionLost:
+                count = 0
+            if not count:
+                break
+            filled += count
+        return filled
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        """Send all of it. Raises ConnectionLost."""
+        data = self._tls.encrypt(buffers) if self._tls is not None else b"".join(buffers)
+        left = memoryview(data)
+        try:
+            while left:  # not sendall: its timeout would bound the whole, not the wait for progress
+                left = left[self._sock.send(left) :]
+        except OSError as error:
+            raise ConnectionLost(f"The connection was lost: {_words(error)}.") from error
+
+    def shutdown(self) -> None:
+        """Wake whoever reads or writes; the connection is over."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is over already
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _receive(self, target: memoryview) -> int:
+        try:
+            return self._sock.recv_into(target)
+        except OSError as error:
+            raise ConnectionLost(f"The connection was lost: {_words(error)}.") from error
+
+
+def dial(address: str, context: ssl.SSLContext | None, *, timeout: float) -> tuple[BlockingPipe, bytes | None]:
+    """Connect to `HOST:PORT` (TLS) or `unix:PATH`; returns the pipe and the peer's certificate (DER).
+
+    Raises Unreachable, ConnectionLost, NotTowline.
+    """
+    sock = _connect(address, timeout)
+    try:
+        if context is None:
+            return BlockingPipe(sock, None, timeout=timeout), None
+        tls = TlsPipe(context, server_side=False)
+        data = b""
+        while not tls.handshake(data):
+            sock.sendall(tls.outgoing)
+            data = sock.recv(_READ_SIZE)
+            if not data:
+                raise ConnectionLost("The other side closed the connection during the handshake.")
+        sock.sendall(tls.outgoing)
+        return BlockingPipe(sock, tls, timeout=timeout), tls.certificate
+    except OSError as error:
+        sock.close()
+        raise ConnectionLost(f"The connection was lost: {_words(error)}.") from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _connect(address: str, timeout: float) -> socket.socket:
+    try:
+        if address.startswith("unix:"):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(timeout)
+            sock.connect(address[5:])
+            return sock
+        host, _, port = address.rpartition(":")
+        sock = socket.create_connection((host.strip("[]"), int(port)), timeout)
+    except OSError as error:
+        raise Unreachable(f"{address} cannot be reached: {_words(error)}.") from error
+    tune(sock)
+    return sock
+
+
+def _words(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "no sign of life in time"
+    return error.strerror or (os.strerror(error.errno) if error.errno else str(error))

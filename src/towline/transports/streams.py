@@ -1,0 +1,216 @@
+"""The transport over a stream socket, plain (Unix) or inside TLS (TCP), on any asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+import struct
+from collections.abc import Sequence
+
+from towline.base.errors import ConnectionLost, TowlineError
+from towline.protocol.handshake import readable_line, stranger
+from towline.transports.interface import WRITE_HIGH, WRITE_LOW, Buffer, Peer, Receiver
+from towline.transports.tls import TlsPipe
+
+_TLS_HANDSHAKE_RECORD = 0x16
+_FIRST_BYTES = 8
+_UCRED = struct.Struct("3i")  # pid, uid, gid (unix(7))
+# Bytes that the kernel may hold unsent (tcp(7)): what is under way is for TCP to decide, but what merely waits
+# would keep an urgent frame waiting too.
+_NOTSENT_LOWAT = 128 * 1024
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_NOTSENT_LOWAT": _NOTSENT_LOWAT}
+
+
+class StreamTransport(asyncio.Protocol):
+    """A `Transport` over an asyncio stream transport. With a TLS context the bytes travel encrypted.
+
+    A node looks at the first bytes before it spends memory on TLS: a peer that speaks something else gets one
+    readable line and a close.
+    """
+
+    __slots__ = ("_context", "_detached", "_ended", "_error", "_raw", "_receiver", "_server_side", "_tls", "peer")
+
+    def __init__(self, receiver: Receiver, context: ssl.SSLContext | None, *, server_side: bool) -> None:
+        self._receiver = receiver
+        self._context = context
+        self._server_side = server_side
+        self._raw: asyncio.Transport | None = None
+        self._tls: TlsPipe | None = None
+        self._error: TowlineError | None = None
+        self._detached = False
+        self._ended = False
+        self.peer = Peer("none", "none")
+
+    def __repr__(self) -> str:
+        return f"<StreamTransport {self.peer.kind} {self.peer.address} backlog={self.backlog}>"
+
+    # --- for the owner ---
+
+    @property
+    def backlog(self) -> int:
+        return self._raw.get_write_buffer_size() if self._raw is not None else 0
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        if self._raw is None or self._raw.is_closing():
+            return
+        if self._tls is None:
+            self._raw.writelines(buffers)
+            return
+        try:
+            self._raw.write(self._tls.encrypt(buffers))
+        except TowlineError as error:
+            self._fail(error)
+
+    def close(self) -> None:
+        if self._raw is not None and not self._raw.is_closing():
+            if self._tls is not None and self._context is None:
+                self._raw.write(self._tls.close_notify())
+            self._raw.close()
+
+    def abort(self) -> None:
+        if self._raw is not None:
+            self._raw.abort()
+
+    def detach(self) -> tuple[socket.socket, TlsPipe | None]:
+        assert self._raw is not None
+        self._raw.pause_reading()
+        self._detached = True
+        original = self._raw.get_extra_info("socket")
+        duplicate = socket.socket(fileno=os.dup(original.fileno()))
+        self._raw.abort()  # closes only the loop's descriptor; the connection lives on in the duplicate
+        return duplicate, self._tls
+
+    # --- for asyncio ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._raw = transport
+        transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
+        sock = transport.get_extra_info("socket")
+        tune(sock)
+        self.peer = _peer_of(sock)
+        if self._context is None:
+            self._receiver.connected(self)
+        elif not self._server_side:
+            self._start_tls(b"")
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._feed(data)
+        except TowlineError as error:
+            self._fail(error)
+
+    def eof_received(self) -> bool:
+        self._end()
+        return False
+
+    def pause_writing(self) -> None:
+        """asyncio says that the backlog is high; the owner asks `backlog` before it writes."""
+
+    def resume_writing(self) -> None:
+        if not self._detached:
+            self._receiver.writable()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._detached:
+            return
+        error = self._error
+        if error is None and exc is not None:
+            error = ConnectionLost(f"The connection was lost: {_words(exc)}.")
+        self._receiver.lost(error)
+
+    # --- inside ---
+
+    def _feed(self, data: bytes) -> None:
+        if self._context is not None:
+            if self._tls is None and not self._looks_like_tls(data):
+                return
+            self._start_tls(data)
+            return
+        if self._tls is None:
+            self._receiver.received(data)
+            return
+        self._tls.feed(data)
+        self._deliver()
+
+    def _looks_like_tls(self, data: bytes) -> bool:
+        if data[0] == _TLS_HANDSHAKE_RECORD:
+            return True
+        assert self._raw is not None
+        error = stranger(data[:_FIRST_BYTES])
+        self._raw.write(readable_line(error))
+        self._error = error
+        self._raw.close()
+        return False
+
+    def _start_tls(self, data: bytes) -> None:
+        """Begin or continue the handshake; `_context` stays set until it is done."""
+        assert self._context is not None
+        assert self._raw is not None
+        if self._tls is None:
+            self._tls = TlsPipe(self._context, server_side=self._server_side)
+        try:
+            done = self._tls.handshake(data)
+        finally:
+            self._raw.write(self._tls.outgoing)
+        if done:
+            self._context = None
+            self.peer = Peer("tcp", self.peer.address, self.peer.host, certificate=self._tls.certificate)
+            self._receiver.connected(self)
+            self._deliver()
+
+    def _deliver(self) -> None:
+        assert self._tls is not None
+        pieces = self._tls.decrypt()
+        if pieces and not self._detached:
+            self._receiver.received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        answer = self._tls.outgoing if not self._detached else b""
+        if answer and self._raw is not None:
+            self._raw.write(answer)
+        if self._tls.closed:
+            self._end()
+
+    def _end(self) -> None:
+        if self._ended or self._detached:
+            return
+        self._ended = True
+        if self._context is not None:
+            self._error = self._error or ConnectionLost("The other side closed the connection during the handshake.")
+        elif self.peer.kind != "none":
+            self._receiver.eof()
+
+    def _fail(self, error: TowlineError) -> None:
+        self._error = self._error or error
+        self.close()
+
+
+def tune(sock: socket.socket) -> None:
+    """Options that every TCP connection of ours has (tcp(7)); Unix sockets need none."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with contextlib.suppress(OSError):  # the peer may be gone already; that shows soon enough
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _peer_of(sock: socket.socket) -> Peer:
+    if sock.family == socket.AF_UNIX:
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        _, uid, _ = _UCRED.unpack(raw)
+        return Peer("unix", "unix", uid=uid)
+    try:
+        name = sock.getpeername()
+    except OSError:
+        return Peer("tcp", "gone")
+    host, port = name[0], name[1]
+    return Peer("tcp", f"[{host}]:{port}" if ":" in host else f"{host}:{port}", host)
+
+
+def _words(exc: BaseException) -> str:
+    return (exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)) or type(exc).__name__
