@@ -33,8 +33,11 @@ class Peer:
 class Receiver(Protocol):
     """Where a transport pushes. All calls come from the event loop's thread."""
 
-    def connected(self, transport: Transport) -> None:
-        """Bytes may flow (TLS is up). The first call, at most once."""
+    def opening(self, transport: Transport) -> None:
+        """The connection exists, TLS is not up yet: the time to start a deadline. The first call, exactly once."""
+
+    def connected(self) -> None:
+        """Bytes may flow (TLS is up). At most once."""
 
     def received(self, data: bytes) -> None:
         """Some bytes, never empty."""

@@ -77,6 +77,8 @@ def connect_pair(one: Receiver, other: Receiver) -> tuple[MemoryTransport, Memor
     left, right = MemoryTransport(one), MemoryTransport(other)
     left.far_end, right.far_end = right, left
     loop = asyncio.get_running_loop()
-    loop.call_soon(one.connected, left)
-    loop.call_soon(other.connected, right)
+    one.opening(left)
+    other.opening(right)
+    loop.call_soon(one.connected)
+    loop.call_soon(other.connected)
     return left, right

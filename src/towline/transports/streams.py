@@ -54,8 +54,8 @@ class StreamTransport(asyncio.Protocol):
         return self._raw.get_write_buffer_size() if self._raw is not None else 0
 
     def write(self, buffers: Sequence[Buffer]) -> None:
-        if self._raw is None or self._raw.is_closing():
-            return
+        if self._raw is None or self._raw.is_closing() or self._context is not None:
+            return  # nothing of ours goes out before TLS is up
         if self._tls is None:
             self._raw.writelines(buffers)
             return
@@ -92,8 +92,9 @@ class StreamTransport(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         tune(sock)
         self.peer = _peer_of(sock)
+        self._receiver.opening(self)
         if self._context is None:
-            self._receiver.connected(self)
+            self._receiver.connected()
         elif not self._server_side:
             self._start_tls(b"")
 
@@ -159,7 +160,7 @@ class StreamTransport(asyncio.Protocol):
         if done:
             self._context = None
             self.peer = Peer("tcp", self.peer.address, self.peer.host, certificate=self._tls.certificate)
-            self._receiver.connected(self)
+            self._receiver.connected()
             self._deliver()
 
     def _deliver(self) -> None:

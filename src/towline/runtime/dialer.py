@@ -1,0 +1,33 @@
+"""When to try again: full-jitter backoff that heeds the node's wish and gives up only when told."""
+
+from __future__ import annotations
+
+import random
+
+FIRST_DELAY = 0.05
+LONGEST_DELAY = 15.0
+
+
+class Backoff:
+    """Waits between attempts to reach a node (seconds, monotonic clock).
+
+    Full jitter (Brooker, "Exponential Backoff And Jitter", 2015): each wait is uniform between 0 and a bound that
+    doubles, so that a thousand clients do not come back at the same moment. The first attempt after a cut is at once.
+    """
+
+    def __init__(self, give_up_after: float, now: float, rng: random.Random) -> None:
+        self.attempt = 0
+        self._deadline = now + give_up_after
+        self._rng = rng
+
+    def next_wait(self, now: float, retry_after: float | None = None) -> float | None:
+        """How long to wait before the next attempt; None when it is time to give up."""
+        self.attempt += 1
+        if self.attempt == 1 and retry_after is None:
+            return 0.0
+        bound = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self.attempt, 16))
+        wait = max(self._rng.uniform(0, bound), retry_after or 0.0)
+        left = self._deadline - now
+        if left <= 0:
+            return None
+        return min(wait, left)

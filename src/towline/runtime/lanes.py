@@ -1,0 +1,236 @@
+"""Lanes: extra connections that carry nothing but ranges of files, driven by blocking threads.
+
+A lane speaks the same frames: OPEN names a range and its position, DATA carries it, END closes it. Where a second
+connection cannot be had, a `StreamLane` carries the same over an ordinary stream; whoever drives it cannot tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar
+
+from towline.base.errors import BadTicket, ConnectionLost, NotTowline, TowlineError, UnexpectedFrame
+from towline.base.limits import FRAME_BODY, FRAME_HEADER, HANDSHAKE_FRAME, Limit
+from towline.protocol.codec import Buffer, Header, check_prefix, encode, encode_header, encode_prefix, parse_header
+from towline.protocol.codec import Frame as WireFrame
+from towline.protocol.records import Hello, Limits, fault_from_header
+from towline.protocol.table import ALLOWED, PREFACE, PREFIX, PREFIX_SIZE, Kind, Role, State
+from towline.runtime.channel import Channel
+from towline.transports.blocking import BlockingPipe, dial
+
+LANE_CHUNK = FRAME_BODY.value
+LANE_TIMEOUT = Limit("lane_silence_seconds", 60, "seconds", "a lane without progress for so long is taken for dead")
+TICKET_SECONDS = Limit("ticket_seconds", 30, "seconds", "a ticket is for dialling at once")
+TICKETS = Limit("tickets", 64, "tickets", "unused tickets of one person; each is a promise to start a thread")
+
+_RANGE_KINDS = frozenset({Kind.OPEN, Kind.DATA, Kind.END, Kind.RESET, Kind.GOAWAY})
+_T = TypeVar("_T")
+
+
+class LaneFrame(NamedTuple):
+    """What comes next on a lane. `size` bytes of body wait to be read when it is DATA."""
+
+    kind: Kind
+    header: Header
+    size: int
+
+
+class Lane(Protocol):
+    """A one-way road for ranges. All calls block; errors are ConnectionLost or a ProtocolError."""
+
+    def send(self, kind: Kind, header: Header | None = None, body: Buffer = b"") -> None: ...
+
+    def receive(self) -> LaneFrame | None:
+        """The next frame; None when the other side is done."""
+
+    def read_body(self, target: memoryview) -> int:
+        """The body of the DATA frame into `target`, as far as it came before the lane was lost."""
+
+    def shutdown(self) -> None:
+        """End it from any thread; whoever is blocked in it wakes up."""
+
+    def close(self) -> None: ...
+
+
+class SocketLane:
+    """A lane over a connection of its own."""
+
+    def __init__(self, pipe: BlockingPipe) -> None:
+        self._pipe = pipe
+        self._prefix = memoryview(bytearray(PREFIX_SIZE))
+
+    def send(self, kind: Kind, header: Header | None = None, body: Buffer = b"") -> None:
+        encoded = encode_header(header)
+        head = encode_prefix(kind, 0, 1, len(encoded), len(body)) + encoded
+        self._pipe.write((head, body) if len(body) else (head,))
+
+    def receive(self) -> LaneFrame | None:
+        got = self._pipe.read_exactly(self._prefix)
+        if got < PREFIX_SIZE:
+            return None
+        kind, flags, header_len, body_len, stream = PREFIX.unpack(self._prefix)
+        check_prefix(kind, flags, stream, body_len)
+        if kind not in _RANGE_KINDS or header_len > FRAME_HEADER.value or body_len > FRAME_BODY.value:
+            raise UnexpectedFrame("A lane carries ranges and nothing else.")
+        header: Header = {}
+        if header_len:
+            encoded = memoryview(bytearray(header_len))
+            if self._pipe.read_exactly(encoded) < header_len:
+                return None
+            header = parse_header(bytes(encoded), kind)
+        if kind in (Kind.RESET, Kind.GOAWAY):
+            raise fault_from_header(header)
+        return LaneFrame(Kind(kind), header, body_len)
+
+    def read_body(self, target: memoryview) -> int:
+        return self._pipe.read_exactly(target)
+
+    def shutdown(self) -> None:
+        self._pipe.shutdown()
+
+    def close(self) -> None:
+        self._pipe.close()
+
+
+class StreamLane:
+    """A lane over a stream of the control connection, for a thread beside the event loop."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._loop = channel.connection.loop
+        self._body = b""
+
+    def send(self, kind: Kind, header: Header | None = None, body: Buffer = b"") -> None:
+        wrapped = None if kind is Kind.DATA else {"kind": int(kind), "range": header or {}}
+        # The queue keeps what it is given, and the caller uses its buffer again.
+        self._wait(self._channel.send(bytes(body), wrapped))
+
+    def receive(self) -> LaneFrame | None:
+        message = self._wait(self._channel.receive())
+        if message is None:
+            return None
+        if message.header is None:
+            self._body = message.body
+            return LaneFrame(Kind.DATA, {}, len(message.body))
+        kind, header = message.header.get("kind"), message.header.get("range")
+        if kind not in (Kind.OPEN, Kind.END) or not isinstance(header, dict):
+            raise UnexpectedFrame("A lane carries ranges and nothing else.")
+        return LaneFrame(Kind(int(str(kind))), header, 0)
+
+    def read_body(self, target: memoryview) -> int:
+        target[: len(self._body)] = self._body
+        return len(self._body)
+
+    def shutdown(self) -> None:
+        self._loop.call_soon_threadsafe(self._channel.reset)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._channel.end)
+
+    def _wait(self, work: Coroutine[object, None, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def dial_lane(
+    address: str, context: ssl.SSLContext | None, ticket: str, check_certificate: Callable[[bytes], None]
+) -> SocketLane:
+    """Client: connect to `HOST:PORT` or `unix:PATH` and be admitted by `ticket`. Blocks.
+
+    Raises Unreachable, ConnectionLost, WrongPin (from `check_certificate`), BadTicket.
+    """
+    pipe, certificate = dial(address, context, timeout=LANE_TIMEOUT.value)
+    try:
+        if certificate is not None:
+            check_certificate(certificate)
+        hello = Hello("towline", os.urandom(32), Limits(), lane=ticket)
+        pipe.write((PREFACE + encode(WireFrame(Kind.HELLO, header=hello.to_header())),))
+        _read_welcome(pipe)
+        return SocketLane(pipe)
+    except BaseException:
+        pipe.close()
+        raise
+
+
+def _read_welcome(pipe: BlockingPipe) -> None:
+    prefix = memoryview(bytearray(PREFIX_SIZE))
+    if pipe.read_exactly(prefix) < PREFIX_SIZE:
+        raise ConnectionLost("The connection was lost while a lane was being opened.")
+    kind, _, header_len, body_len, _ = PREFIX.unpack(prefix)
+    if kind not in (Kind.WELCOME, Kind.GOAWAY) or body_len or header_len > HANDSHAKE_FRAME.value:
+        raise NotTowline("The other side does not speak Towline; check the address and port.")
+    encoded = memoryview(bytearray(header_len))
+    if pipe.read_exactly(encoded) < header_len:
+        raise ConnectionLost("The connection was lost while a lane was being opened.")
+    header = parse_header(bytes(encoded), kind)
+    if kind == Kind.GOAWAY:
+        raise fault_from_header(header)
+
+
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    person: str
+    expires: float
+    drive: Callable[[Lane], None]
+
+
+class TicketOffice:
+    """Node: one-time tickets for lanes, and the threads that drive admitted ones."""
+
+    def __init__(self) -> None:
+        self._promises: dict[str, _Promise] = {}
+        self._running: set[SocketLane] = set()
+        self._lock = threading.Lock()
+
+    def issue(self, person: str, drive: Callable[[Lane], None]) -> str:
+        """A ticket: whoever shows it within 30 s gets a lane that `drive` runs on a thread of its own."""
+        now = time.monotonic()
+        with self._lock:
+            self._promises = {t: p for t, p in self._promises.items() if p.expires > now}
+            TICKETS.check(1 + sum(p.person == person for p in self._promises.values()))
+            ticket = os.urandom(16).hex()
+            self._promises[ticket] = _Promise(person, now + TICKET_SECONDS.value, drive)
+        return ticket
+
+    def redeem(self, ticket: str) -> tuple[str, Callable[[Lane], None]]:
+        """The person and the driver behind a ticket, once. Raises BadTicket."""
+        with self._lock:
+            promise = self._promises.pop(ticket, None)
+        if promise is None or promise.expires <= time.monotonic():
+            raise BadTicket
+        return promise.person, promise.drive
+
+    def run(self, pipe: BlockingPipe, drive: Callable[[Lane], None]) -> None:
+        """Drive an admitted lane on a new thread until it ends."""
+        lane = SocketLane(pipe)
+        with self._lock:
+            self._running.add(lane)
+        threading.Thread(target=self._drive, args=(lane, drive), name="towline-lane", daemon=True).start()
+
+    def shutdown(self) -> None:
+        """End all lanes."""
+        with self._lock:
+            lanes = list(self._running)
+            self._promises.clear()
+        for lane in lanes:
+            lane.shutdown()
+
+    def _drive(self, lane: SocketLane, drive: Callable[[Lane], None]) -> None:
+        try:
+            drive(lane)
+        except TowlineError:
+            pass  # the transfer that owns the lane has heard of it already
+        finally:
+            lane.shutdown()
+            lane.close()
+            with self._lock:
+                self._running.discard(lane)
+
+
+# The frame gate of a lane is the same table as everywhere.
+assert ALLOWED[Role.NODE, State.LANE] >= {int(kind) for kind in _RANGE_KINDS}
