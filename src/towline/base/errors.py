@@ -572,6 +572,16 @@ class ExhibitFailed(TowlineError):
     name = "exhibit-failed"
 
 
+class ClosedEarly(TowlineError):
+    """The other side closed the connection in the middle of an answer."""
+
+    code = 703
+    name = "closed-early"
+    exit_status = Exit.LOST
+    fault = Fault.THEIRS
+    retryable = True
+
+
 # --- 9xx: ours ---
 
 
