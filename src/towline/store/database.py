@@ -11,6 +11,7 @@ import shlex
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,7 @@ from towline.base.text import printable
 from towline.store.disk import documented
 
 BUSY_SECONDS = 5.0
+_POLL_SECONDS = 0.01
 Row = tuple[Any, ...]
 Values = Sequence[str | bytes | int | float | None]
 
@@ -49,7 +51,7 @@ class Database:
                 self.path, timeout=busy_seconds, isolation_level=None, check_same_thread=False
             )
         try:
-            self._prepare(migrations)
+            self._prepare(migrations, busy_seconds)
         except BaseException:
             self.close()
             raise
@@ -101,13 +103,24 @@ class Database:
                 with self._documented():
                     connection.close()
 
-    def _prepare(self, migrations: Sequence[str]) -> None:
-        # WAL: readers do not wait for the writer. FULL: a commit that returned is on the disk (law 3).
-        self._run("PRAGMA journal_mode = WAL")
+    def _prepare(self, migrations: Sequence[str], busy_seconds: float) -> None:
+        # WAL: readers do not wait for the writer. Synchronous FULL (see `transaction`): a commit is on the disk.
+        self._switch_to_wal(time.monotonic() + busy_seconds)
         self._run("PRAGMA foreign_keys = ON")
         self._run("PRAGMA trusted_schema = OFF")
         if self._version() != len(migrations):
             self._migrate(migrations)
+
+    def _switch_to_wal(self, deadline: float) -> None:
+        # SQLite does not wait by its busy timeout here: two that switch a fresh file at once would block each other.
+        while True:
+            try:
+                self._run("PRAGMA journal_mode = WAL")
+                return
+            except InUse:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_POLL_SECONDS)
 
     def _migrate(self, migrations: Sequence[str]) -> None:
         with self.transaction():
@@ -148,7 +161,7 @@ class Database:
         except OverflowError as error:  # a number from a peer
             raise LimitExceeded("A number is too large to be kept; the limit is 2**63 - 1.") from error
         except UnicodeEncodeError as error:  # text from a peer with lone surrogates in it
-            raise UsageError(f"{printable(str(error.object), limit=80)!r} is not valid Unicode.") from error
+            raise UsageError(f"'{printable(str(error.object), limit=80)}' is not valid Unicode.") from error
 
 
 def _create_private(path: str) -> None:

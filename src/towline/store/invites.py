@@ -89,7 +89,7 @@ class Invites:
             (checked_name(name),),
         )
         if not count:
-            raise NotFound(f"There is no open invite for {printable(name, limit=80)!r}.")
+            raise NotFound(f"There is no open invite for '{printable(name, limit=80)}'.")
         return count
 
     def _again(self, used_by: bytes, public_key: bytes) -> Person:

@@ -122,15 +122,15 @@ def checked_name(text: str) -> str:
     bad = next((char for char in name if not _allowed(char)), None)
     if bad is not None:
         raise UsageError(
-            f"{shown!r} is no name for a person: {printable(bad)!r} is not allowed; use letters, digits, '-', '_' "
+            f"'{shown}' is no name for a person: '{printable(bad)}' is not allowed; use letters, digits, '-', '_' "
             "and '.'."
         )
     if not 1 <= len(name) <= LONGEST_NAME:
         raise UsageError(
-            f"{shown!r} is no name for a person: it needs 1 to {LONGEST_NAME} characters, this has {len(name)}."
+            f"'{shown}' is no name for a person: it needs 1 to {LONGEST_NAME} characters, this has {len(name)}."
         )
     if name.startswith("-") or not any(char.isalnum() for char in name):
-        raise UsageError(f"{shown!r} is no name for a person: it needs a letter or digit, and no '-' at its start.")
+        raise UsageError(f"'{shown}' is no name for a person: it needs a letter or digit, and no '-' at its start.")
     return name
 
 
@@ -145,4 +145,4 @@ def _person(row: Row) -> Person:
 
 
 def _nobody(name: str) -> NotFound:
-    return NotFound(f"Nobody with the name {printable(name, limit=80)!r} was invited or has joined.")
+    return NotFound(f"Nobody with the name '{printable(name, limit=80)}' was invited or has joined.")

@@ -40,7 +40,7 @@ class Transfers:
         """Record a transfer as running. The same id of the same person is the one that goes on after a cut; raises
         Conflict when the id is somebody else's."""
         if direction not in {"get", "put"}:
-            raise UsageError(f"{printable(direction, limit=80)!r} is no direction; 'get' and 'put' are.")
+            raise UsageError(f"'{printable(direction, limit=80)}' is no direction; 'get' and 'put' are.")
         with self._db.transaction(durable=False):
             before = self._db.row("SELECT person FROM transfers WHERE id = ?", (id,))
             if before is not None and before[0] != person:
@@ -81,7 +81,7 @@ class Transfers:
                 (state, files, size, now, id),
             )
             if not changed:
-                raise NotFound(f"There is no record of a transfer {printable(id, limit=80)!r}.")
+                raise NotFound(f"There is no record of a transfer '{printable(id, limit=80)}'.")
 
     def _known(self, id: str) -> Transfer:  # noqa: A002
         row = self._db.row(f"SELECT {_COLUMNS} FROM transfers WHERE id = ?", (id,))  # noqa: S608

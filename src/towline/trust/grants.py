@@ -63,7 +63,7 @@ class Grants:
         if not self.allows(verb, subject):
             missing = verb if subject is None else f"{verb}={subject}"
             raise NoGrant(
-                f"You do not have the grant {printable(missing, limit=200)!r} on this node; ask its admin for it."
+                f"You do not have the grant '{printable(missing, limit=200)}' on this node; ask its admin for it."
             )
 
     def __str__(self) -> str:
@@ -89,10 +89,10 @@ def _with(subjects: set[str] | None, subject: str) -> set[str] | None:
 def _checked(subject: str, word: str) -> str:
     if not subject:
         raise UsageError(
-            f"{printable(word)!r} has an empty name in its list; leave out '=' and ',' to grant it for all."
+            f"'{printable(word)}' has an empty name in its list; leave out '=' and ',' to grant it for all."
         )
     if printable(subject) != subject:
-        raise UsageError(f"{printable(word)!r} has characters that cannot be shown.")
+        raise UsageError(f"'{printable(word)}' has characters that cannot be shown.")
     return subject
 
 
@@ -103,7 +103,7 @@ def _unknown(word: str, verb: str, granted: Iterable[str]) -> str:
     last = list(granted)[-1:]
     if not hint and word and last and last[0] != "admin":
         hint = f" To grant {last[0]} for one {VERBS[last[0]]} alone, write {last[0]}={shown}."
-    return f"{shown!r} is not a grant; known are {', '.join(VERBS)}.{hint}"
+    return f"'{shown}' is not a grant; known are {', '.join(VERBS)}.{hint}"
 
 
 def _frozen(subjects: set[str] | None) -> frozenset[str] | None:

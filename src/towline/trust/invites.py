@@ -104,7 +104,7 @@ def _packed(address: str) -> bytes:
         pass  # a name or a socket path: as text
     raw = address.encode()
     if not 1 <= len(raw) <= 255 or printable(address) != address:
-        raise UsageError(f"{printable(address, limit=80)!r} does not fit into an invite as an address.")
+        raise UsageError(f"'{printable(address, limit=80)}' does not fit into an invite as an address.")
     return bytes([_TEXT, len(raw)]) + raw
 
 

@@ -22,12 +22,12 @@ def checked_alias(text: str, *, what: str = "alias") -> str:
     shown = printable(text, limit=80)
     if bad is not None:
         raise UsageError(
-            f"{shown!r} is no {what}: {printable(bad)!r} is not allowed; use letters, digits, '-', '_' and '.'."
+            f"'{shown}' is no {what}: '{printable(bad)}' is not allowed; use letters, digits, '-', '_' and '.'."
         )
     if not 1 <= len(name) <= LONGEST:
-        raise UsageError(f"{shown!r} is no {what}: it needs 1 to {LONGEST} characters, this has {len(name)}.")
+        raise UsageError(f"'{shown}' is no {what}: it needs 1 to {LONGEST} characters, this has {len(name)}.")
     if name.startswith("-") or not any(char.isalnum() for char in name):
-        raise UsageError(f"{shown!r} is no {what}: it needs a letter or digit, and no '-' at its start.")
+        raise UsageError(f"'{shown}' is no {what}: it needs a letter or digit, and no '-' at its start.")
     return name
 
 

@@ -110,7 +110,7 @@ class KnownNodes:
         groups, wanted = self.groups(), name.removeprefix("@")
         if wanted not in groups:
             raise UnknownAlias(
-                f"There is no group {printable('@' + wanted, limit=80)!r} in {printable(self._config)}."
+                f"There is no group '{printable('@' + wanted, limit=80)}' in {printable(self._config)}."
                 + _suggestion(wanted, groups, "@")
             )
         return groups[wanted]
@@ -119,7 +119,7 @@ class KnownNodes:
         """`a,b,@web` as aliases, each once, in order; each is a known node. Raises UnknownAlias or UsageError."""
         words = [word.strip() for word in targets.split(",")]
         if not all(words):
-            raise UsageError(f"{printable(targets, limit=80)!r} has an empty name between its commas.")
+            raise UsageError(f"'{printable(targets, limit=80)}' has an empty name between its commas.")
         aliases = [alias for word in words for alias in (self.group(word) if word.startswith("@") else [word])]
         known = self._read()
         return list(dict.fromkeys(_found(known, alias).alias for alias in aliases))
@@ -151,7 +151,7 @@ class KnownNodes:
 
     def _members(self, name: str, members: object) -> list[str]:
         if not isinstance(members, list) or not all(isinstance(alias, str) for alias in members):
-            raise self._bad_groups(f'the group {printable(name, limit=80)!r} is a list of aliases, as in web = ["a"]')
+            raise self._bad_groups(f"the group '{printable(name, limit=80)}' is a list of aliases in quotes")
         return [checked_alias(alias) for alias in members]
 
     def _bad_groups(self, wanted: str) -> UsageError:
@@ -174,7 +174,7 @@ def checked_address(text: str) -> str:
             and 1 <= number <= 65535
         )
     if not good or printable(text) != text:
-        raise UsageError(f"{printable(text, limit=80)!r} is no address; write HOST:PORT, [IPv6]:PORT or unix:/PATH.")
+        raise UsageError(f"'{printable(text, limit=80)}' is no address; write HOST:PORT, [IPv6]:PORT or unix:/PATH.")
     return text
 
 
@@ -183,7 +183,7 @@ def _checked(node: Node) -> Node:
     addresses = tuple(checked_address(other) for other in node.addresses) or (address,)
     fingerprint = node.fingerprint.lower()
     if len(fingerprint) != 64 or not set(fingerprint) <= set("0123456789abcdef"):
-        raise UsageError(f"{printable(node.fingerprint, limit=80)!r} is no fingerprint: 64 hex digits are.")
+        raise UsageError(f"'{printable(node.fingerprint, limit=80)}' is no fingerprint: 64 hex digits are.")
     return replace(
         node, alias=checked_alias(node.alias), fingerprint=fingerprint, address=address, addresses=addresses
     )
@@ -203,7 +203,7 @@ def _found(known: _Known, alias: str) -> Node:
         node = known.get(checked_alias(alias))  # the same letters in another Unicode form
     if node is None:
         raise UnknownAlias(
-            f"No node with the alias {printable(alias, limit=80)!r} is known here."
+            f"No node with the alias '{printable(alias, limit=80)}' is known here."
             + _suggestion(alias, known)
             + " `tow nodes` lists them, `tow join` adds one."
         )

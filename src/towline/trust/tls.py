@@ -83,7 +83,7 @@ def check_pin(der: bytes | None, pinned_hex: str, alias: str) -> None:
     shown = certificate_fingerprint(der) if der else "no certificate"
     if shown != pinned_hex.lower():
         raise WrongPin(
-            f"The node behind {printable(alias)!r} shows another key than the one pinned when joining. "
+            f"The node behind '{printable(alias)}' shows another key than the one pinned when joining. "
             f"Pinned: {printable(pinned_hex.lower())}; shown: {shown}. Somebody may be in between. If the node was "
             "really set up anew, ask for an invite and join again."
         )
