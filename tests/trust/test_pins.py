@@ -58,11 +58,19 @@ def test_an_alias_keeps_its_pin_unless_replaced_explicitly(known: KnownNodes) ->
     known.add(_node())
     known.add(_node(address="unix:/run/tow.sock"))  # the same node elsewhere
     assert known.find("home").address == "unix:/run/tow.sock"
-    with pytest.raises(Conflict, match=f"(?s){'ab' * 32}.*{'cd' * 32}.*tow nodes forget home"):
-        known.add(_node(fingerprint="cd" * 32))
+    for refuse in (known.add, known.check):
+        with pytest.raises(Conflict, match=f"(?s){'ab' * 32}.*{'cd' * 32}.*tow nodes forget home"):
+            refuse(_node(fingerprint="cd" * 32))
     assert known.find("home").fingerprint == "ab" * 32
     known.add(_node(fingerprint="CD" * 32), replace=True)
     assert known.find("home").fingerprint == "cd" * 32
+
+
+def test_check_says_what_add_would_and_keeps_nothing(known: KnownNodes, tmp_path: Path) -> None:
+    assert known.check(_node("cafe\u0301")).alias == "caf\u00e9"
+    with pytest.raises(UsageError):
+        known.check(_node("a/b"))
+    assert not (tmp_path / "home").exists()
 
 
 def test_set_address_keeps_the_pin_and_drops_the_other_addresses(known: KnownNodes) -> None:

@@ -55,17 +55,18 @@ class KnownNodes:
         fresh = _checked(node)
 
         def change(known: _Known) -> Node:
-            old = known.get(fresh.alias)
-            if old is not None and old.fingerprint != fresh.fingerprint and not replace:
-                raise Conflict(
-                    f"The alias {fresh.alias!r} stands for another node (fingerprint {old.fingerprint}, the new one "
-                    f"has {fresh.fingerprint}). Choose another alias, or forget it first: "
-                    f"tow nodes forget {fresh.alias}"
-                )
+            if not replace:
+                _refuse_other(known, fresh)
             known[fresh.alias] = fresh
             return fresh
 
         return self._changed(change)
+
+    def check(self, node: Node) -> Node:
+        """What `add` would keep or refuse, without keeping it: to be asked before an invite is used up for it."""
+        fresh = _checked(node)
+        _refuse_other(self._read(), fresh)
+        return fresh
 
     def find(self, alias: str) -> Node:
         """The node with that alias. Raises UnknownAlias, naming close ones."""
@@ -187,6 +188,15 @@ def _checked(node: Node) -> Node:
     return replace(
         node, alias=checked_alias(node.alias), fingerprint=fingerprint, address=address, addresses=addresses
     )
+
+
+def _refuse_other(known: _Known, fresh: Node) -> None:
+    old = known.get(fresh.alias)
+    if old is not None and old.fingerprint != fresh.fingerprint:
+        raise Conflict(
+            f"The alias {fresh.alias!r} stands for another node (fingerprint {old.fingerprint}, the new one has "
+            f"{fresh.fingerprint}). Choose another alias, or forget it first: tow nodes forget {fresh.alias}"
+        )
 
 
 def _parsed(entry: dict[str, Any]) -> Node:
