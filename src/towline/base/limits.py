@@ -35,7 +35,6 @@ class Limit:
 HANDSHAKE_FRAME = Limit(
     "handshake_frame", 4 * KIB, "bytes", "a stranger may make us hold no more before proving a key"
 )
-HANDSHAKE_FRAMES = Limit("handshake_frames", 4, "frames", "HELLO and PROVE need two; the rest is slack")
 HANDSHAKE_SECONDS = Limit("handshake_seconds", 10, "seconds", "absolute: bytes that trickle in do not extend it")
 FRAME_HEADER = Limit("frame_header", 16 * KIB, "bytes", "JSON headers are small; parsing costs the reader", True)
 FRAME_BODY = Limit("frame_body", 256 * KIB, "bytes", "one body is one buffer and one turn of the scheduler", True)

@@ -7,15 +7,18 @@ idea of dynamic right-sizing, Fisk and Feng 2001).
 
 from __future__ import annotations
 
-from towline.base.errors import CreditExceeded
+from towline.base.errors import CreditExceeded, ProtocolError
+
+_MOST = 1 << 48  # no window is so large; a sum beyond it is a mistake or an attack
 
 
 class SendWindow:
     """What the peer lets us send."""
 
-    __slots__ = ("available",)
+    __slots__ = ("available", "initial")
 
     def __init__(self, initial: int) -> None:
+        self.initial = initial
         self.available = initial
 
     def spend(self, cost: int) -> None:
@@ -23,37 +26,51 @@ class SendWindow:
         self.available -= cost
 
     def grow(self, credit: int) -> None:
+        """The peer returned or raised credit. Raises ProtocolError when it makes no sense."""
         self.available += credit
+        if self.available > _MOST:
+            raise ProtocolError(f"A credit of {self.available} bytes makes no sense.")
 
 
 class ReceiveWindow:
-    """What we let the peer send: `size` bytes beyond what was consumed, growing to at most `maximum`."""
+    """What we let the peer send: `size` bytes beyond what was consumed, growing to at most `maximum`.
 
-    __slots__ = ("_consumed", "_outstanding", "_returned_at", "maximum", "size")
+    `outstanding` (received and not yet returned) and `consumed` (and not yet returned) are counted up by `Streams`
+    itself, which does so for every message; the rules are here.
+    """
+
+    __slots__ = ("_returned_at", "consumed", "maximum", "outstanding", "size")
 
     def __init__(self, size: int, maximum: int) -> None:
         self.size = size
         self.maximum = max(size, maximum)
-        self._outstanding = 0  # received and not yet returned
-        self._consumed = 0  # consumed and not yet returned
+        self.outstanding = 0
+        self.consumed = 0
         self._returned_at: float | None = None
 
-    def receive(self, cost: int, what: str) -> None:
-        """Account for a DATA frame. Raises CreditExceeded."""
-        if self._outstanding + cost > self.size:
-            raise CreditExceeded(
-                f"The window of {what} is {self.size} bytes; {self._outstanding + cost} were sent unasked."
-            )
-        self._outstanding += cost
+    @property
+    def unread(self) -> int:
+        """Received and not yet consumed."""
+        return self.outstanding - self.consumed
 
-    def consume(self, cost: int, now: float, rtt: float | None) -> int:
-        """The reader took `cost` bytes; returns the credit to announce now, or 0 to wait for more."""
-        self._consumed += cost
-        if self._consumed * 2 < self.size:
-            return 0
-        credit = self._consumed
-        self._outstanding -= credit
-        self._consumed = 0
+    @property
+    def due(self) -> bool:
+        """Whether enough was consumed to tell the peer.
+
+        Credit goes back by half windows. So a sender whose peer has read everything always has more than half a
+        window: see `Limits.check`, which keeps that above the largest frame that cannot be cut.
+        """
+        return self.consumed * 2 >= self.size
+
+    def exceeded(self) -> CreditExceeded:
+        """The error for DATA without credit."""
+        return CreditExceeded(f"The window is {self.size} bytes; {self.outstanding} were sent.")
+
+    def give_back(self, now: float, rtt: float | None) -> int:
+        """The credit to announce now."""
+        credit = self.consumed
+        self.outstanding -= credit
+        self.consumed = 0
         grown = self._growth(now, rtt)
         self.size += grown
         self._returned_at = now

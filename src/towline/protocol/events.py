@@ -38,7 +38,10 @@ class Welcomed(NamedTuple):
 
 
 class StreamOpened(NamedTuple):
-    """The peer opened a stream. Answer with `accept` or `reset`; `release` it when its handler has ended."""
+    """The peer opened a stream. Answer with `accept` or `reset`; `release` it when its handler has ended.
+
+    Until then it counts against the peer's budget, and its unread data against the connection's credit.
+    """
 
     stream: Stream
     header: Header
@@ -52,7 +55,11 @@ class StreamAccepted(NamedTuple):
 
 
 class DataReceived(NamedTuple):
-    """A message or a part of it. Call `session.consume(stream, cost)` once the reader has it."""
+    """A message, or with `more` a part of one; each part comes with the message's `header`.
+
+    Call `session.consume(stream, cost)` once the reader has it, and for a part at once: a message may be larger than
+    the window, and the rest of it waits for this credit. Parts may be a single byte: gather them in a bytearray.
+    """
 
     stream: Stream
     header: Header | None

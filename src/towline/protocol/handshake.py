@@ -1,4 +1,4 @@
-"""Who speaks, and is it us they mean? The transcript that a key signs, and strangers recognised by their first bytes.
+"""Who speaks, and is it us they mean? Strangers recognised by their first bytes, and the transcript that a key signs.
 
 The proof covers the prefaces and both HELLOs to the byte and the fingerprint of the certificate that the client saw,
 so nothing of the negotiation can be deleted or injected unnoticed (Terrapin, CVE-2023-48795).
@@ -14,13 +14,15 @@ from towline.protocol.table import MAGIC, PREFACE, VERSION
 
 _LABEL = b"towline prove v1"
 # A node answers a stranger with no more bytes than it got: this is what a client's HELLO is filled up to.
-CLIENT_HELLO_SIZE = 640
+CLIENT_HELLO_SIZE = 1200
 
-_STRANGERS: tuple[tuple[bytes, str], ...] = (
+# No entry begins with another one, so what a peer is called does not depend on how its bytes were cut.
+STRANGERS: tuple[tuple[bytes, str], ...] = (
     (b"GET ", "HTTP"),
     (b"HEAD ", "HTTP"),
     (b"POST ", "HTTP"),
     (b"PUT ", "HTTP"),
+    (b"PATCH ", "HTTP"),
     (b"OPTIONS ", "HTTP"),
     (b"CONNECT ", "HTTP"),
     (b"DELETE ", "HTTP"),
@@ -29,6 +31,7 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
     (b"SSH-", "SSH"),
     (b"\x16\x03", "TLS"),
     (b"220 ", "FTP or SMTP"),
+    (b"220-", "FTP or SMTP"),
 )
 
 
@@ -52,15 +55,20 @@ def could_be_preface(first: bytes) -> bool:
     return PREFACE.startswith(first[: len(PREFACE)])
 
 
+def undecided(first: bytes) -> bool:
+    """Whether more bytes are needed to say who speaks."""
+    return could_be_preface(first) or any(start.startswith(first) for start, _ in STRANGERS if start != first)
+
+
 def stranger(first: bytes) -> TowlineError:
     """The error for a peer whose first bytes are not our preface."""
-    if first.startswith(MAGIC):
+    if first.startswith(MAGIC) and len(first) > len(MAGIC):
         return VersionMismatch(
             f"The other side speaks version {first[len(MAGIC)]} of the Towline protocol and this one {VERSION}; "
             "update the older of the two."
         )
-    for start, name in _STRANGERS:
-        if first.startswith(start[: len(first)]) and first:
+    for start, name in STRANGERS:
+        if first and first.startswith(start[: len(first)]):
             return NotTowline(f"The other side speaks {name}, not Towline; check the address and port.")
     return NotTowline()
 
@@ -68,3 +76,13 @@ def stranger(first: bytes) -> TowlineError:
 def readable_line(error: TowlineError) -> bytes:
     """The one line that a stranger gets before the close."""
     return f"This is a Towline node. {error.sentence}\r\n".encode("ascii", "replace")
+
+
+def last_words(error: TowlineError, room: int) -> bytes:
+    """What a node says to a peer that did not get past the preface, in at most `room` bytes (perhaps nothing)."""
+    if isinstance(error, VersionMismatch):
+        return PREFACE[:room]  # another version of us understands that, and says the same to its person
+    for line in (readable_line(error), b"This is a Towline node.\r\n", b"Towline\r\n"):
+        if len(line) <= room:
+            return line
+    return b""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from towline.base.errors import MalformedFrame, TowlineError, error_from_wire
 from towline.base.limits import CONNECTION_WINDOW, FRAME_BODY, FRAME_HEADER, MESSAGE, STREAM_WINDOW, STREAMS, Limit
 from towline.base.text import printable
-from towline.protocol.codec import Header
+from towline.protocol.codec import Header, encode_header
+from towline.protocol.table import PREFIX_SIZE
 
 NONCE_SIZE = 32
-_SENTENCE = 600
+AGENT_SIZE = 80  # characters of an agent's or node's name that are kept
+# Messages up to this size are never cut, and no window or frame may be too small for one with its header.
+WHOLE_MESSAGE = 1024
+_NAME_SIZE = 400  # bytes of JSON: a node's HELLO must be shorter than a client's, which is filled up
+_FAULT_SIZE = 900  # bytes of JSON: the sentence of a RESET or GOAWAY fits into the smallest frame_header
+_LEAST_HEADER = 1024
 _LONGEST_WAIT = 3600.0
 _ANNOUNCED: tuple[Limit, ...] = (FRAME_HEADER, FRAME_BODY, MESSAGE, STREAMS, STREAM_WINDOW, CONNECTION_WINDOW)
 
@@ -27,6 +32,27 @@ class Limits:
     stream_window: int = STREAM_WINDOW.value
     connection_window: int = CONNECTION_WINDOW.value
 
+    @property
+    def least_window(self) -> int:
+        """What a window must have to never stall. See `check`."""
+        return 4 * (PREFIX_SIZE + self.frame_header + WHOLE_MESSAGE)
+
+    def check(self) -> None:
+        """Raise MalformedFrame when a conversation within these limits could not be had.
+
+        A receiver returns credit by half windows, and bulk leaves an eighth of a connection's window to the others;
+        what is left, three eighths, must hold the largest piece that is not cut: a header with a small body.
+        """
+        floors = {
+            "frame_header": _LEAST_HEADER,
+            "frame_body": WHOLE_MESSAGE,
+            "stream_window": self.least_window,
+            "connection_window": self.least_window,
+        }
+        for name, least in floors.items():
+            if getattr(self, name) < least:
+                raise MalformedFrame(f"Limit {name} is {getattr(self, name)}; {least} is the least that works.")
+
     def to_header(self) -> Header:
         return {limit.name: getattr(self, limit.name) for limit in _ANNOUNCED}
 
@@ -39,7 +65,9 @@ class Limits:
             if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 48:
                 raise MalformedFrame(f"Limit {limit.name} in HELLO is not a positive number.")
             values[limit.name] = value
-        return cls(**values)
+        limits = cls(**values)
+        limits.check()
+        return limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +81,12 @@ class Hello:
     name: str | None = None
 
     def to_header(self) -> Header:
-        header: Header = {"agent": self.agent, "nonce": self.nonce.hex(), "limits": self.limits.to_header()}
+        agent = _fitting(self.agent, AGENT_SIZE)
+        header: Header = {"agent": agent, "nonce": self.nonce.hex(), "limits": self.limits.to_header()}
         if self.lane is not None:
             header["lane"] = self.lane
         if self.name is not None:
-            header["name"] = self.name
+            header["name"] = _fitting(self.name, _NAME_SIZE)
         return header
 
     @classmethod
@@ -66,11 +95,11 @@ class Hello:
         assert isinstance(limits, dict)
         nonce = hex_field(header, "nonce", NONCE_SIZE)
         return cls(
-            agent=printable(str(header["agent"]), limit=80),
+            agent=printable(str(header["agent"]), limit=AGENT_SIZE),
             nonce=nonce,
             limits=Limits.from_header(limits),
             lane=str(header["lane"]) if "lane" in header else None,
-            name=printable(str(header["name"]), limit=80) if "name" in header else None,
+            name=printable(str(header["name"]), limit=AGENT_SIZE) if "name" in header else None,
         )
 
 
@@ -128,24 +157,35 @@ class Welcome:
 
 
 def fault_header(error: TowlineError) -> Header:
-    """The header of RESET and GOAWAY for `error`."""
-    header: Header = {"code": error.code, "message": error.sentence[:_SENTENCE], "retryable": error.retryable}
+    """The header of RESET and GOAWAY for `error`, its sentence cut to what fits everywhere."""
+    header: Header = {"code": error.code, "message": "", "retryable": bool(error.retryable)}
     if error.retry_after is not None:
-        header["retry_after"] = error.retry_after
-    return header
+        header["retry_after"] = min(max(float(error.retry_after), 0.0), _LONGEST_WAIT)
+    return header | {"message": _fitting(error.sentence, _FAULT_SIZE)}
 
 
 def fault_from_header(header: Header) -> TowlineError:
     """The error that the peer named, its text made printable and its wait bounded."""
     wait = header.get("retry_after")
     retry_after: float | None = None
-    if isinstance(wait, int | float) and math.isfinite(wait):
-        retry_after = min(max(float(wait), 0.0), _LONGEST_WAIT)
+    if isinstance(wait, int | float):
+        retry_after = float(min(max(wait, 0), _LONGEST_WAIT))
     code = header["code"]
     assert isinstance(code, int)
     return error_from_wire(
-        code, printable(str(header["message"]), limit=_SENTENCE), header["retryable"] is True, retry_after
+        code if 0 <= code < 1 << 16 else 0,
+        printable(str(header["message"]), limit=_FAULT_SIZE),
+        header["retryable"] is True,
+        retry_after,
     )
+
+
+def _fitting(text: str, size: int) -> str:
+    """As much of `text` as takes at most `size` bytes of JSON: a character takes between one and twelve."""
+    text = text[:size]
+    while len(encode_header({"": text})) > size:
+        text = text[: len(text) * 9 // 10]
+    return text
 
 
 def hex_field(header: Header, name: str, size: int) -> bytes:

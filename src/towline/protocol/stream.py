@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 
 from towline.base.errors import StreamClosed
-from towline.protocol.codec import Buffer, Header, encode_header, encode_prefix
+from towline.protocol.codec import Buffer, Header, encode_prefix
 from towline.protocol.credit import ReceiveWindow, SendWindow
+from towline.protocol.records import WHOLE_MESSAGE
 from towline.protocol.table import (
+    PREFIX,
     PREFIX_SIZE,
     STREAM_TRANSITIONS,
     Class,
@@ -17,6 +19,10 @@ from towline.protocol.table import (
     StreamState,
 )
 
+_DATA = int(Kind.DATA)
+_MORE = int(Flag.MORE)
+_pack_prefix = PREFIX.pack
+
 
 class Stream:
     """State of one stream. Only the session changes it; a driver may read it and keep its own object in `user`."""
@@ -24,11 +30,17 @@ class Stream:
     __slots__ = (
         "_end",
         "_queue",
+        "accepted",
+        "can_receive",
+        "can_send",
         "id",
+        "message_header",
         "message_size",
         "opened_here",
+        "partial",
         "queued",
         "receive_window",
+        "released",
         "scheduled",
         "scheduling",
         "send_window",
@@ -43,13 +55,21 @@ class Stream:
         self.scheduling = scheduling
         self.opened_here = opened_here
         self.state = StreamState.OPEN
+        # What the state permits, as plain values: every message looks at them.
+        self.can_send = True  # DATA and END may still be queued
+        self.can_receive = True
         self.send_window = send
         self.receive_window = receive
+        self.accepted = False
+        self.released = False  # nobody reads it any more
+        self.partial = False  # the last part of a message that came in is still missing
+        self.message_header: Header | None = None  # of the message that is coming in: its first part has it
         self.message_size = 0  # of the message that is coming in, parts so far
-        self.queued = 0  # body bytes that wait for credit or their turn
+        self.queued = 0  # bytes (headers and bodies) that wait for credit or their turn
         self.scheduled = False
         self.user: object = None
-        self._queue: deque[tuple[bytes, memoryview]] = deque()  # (encoded header, what is left of the body)
+        # What waits: a whole small frame, or (encoded header, what is left of the body).
+        self._queue: deque[bytes | tuple[bytes, memoryview]] = deque()
         self._end: bytes | None = None
 
     def __repr__(self) -> str:
@@ -57,15 +77,6 @@ class Stream:
             f"<Stream {self.id} {self.scheduling.name.lower()} {self.state.name} queued={self.queued} "
             f"credit={self.send_window.available}>"
         )
-
-    @property
-    def can_send(self) -> bool:
-        """Whether DATA and END may still go out."""
-        return self._end is None and self.state in (StreamState.OPEN, StreamState.ENDED_THERE)
-
-    @property
-    def can_receive(self) -> bool:
-        return self.state in (StreamState.OPEN, StreamState.ENDED_HERE)
 
     @property
     def has_output(self) -> bool:
@@ -78,15 +89,23 @@ class Stream:
         if after is None:
             raise StreamClosed(f"Stream {self.id} is {self.state.name.lower()}: no {what.name.lower()} any more.")
         self.state = after
+        self.can_receive = after in (StreamState.OPEN, StreamState.ENDED_HERE)
+        if after not in (StreamState.OPEN, StreamState.ENDED_THERE):
+            self.can_send = False
 
-    def queue_message(self, body: Buffer, header: Header | None) -> None:
-        """Queue one whole message."""
-        view = memoryview(body)
-        self._queue.append((encode_header(header), view))
-        self.queued += len(view)
+    def queue_message(self, body: Buffer, header: bytes) -> None:
+        """Queue one whole message; `header` is encoded. A body above WHOLE_MESSAGE is kept by reference."""
+        size = len(body)
+        if size <= WHOLE_MESSAGE:
+            self._queue.append(_pack_prefix(_DATA, 0, len(header), size, self.id) + header + body)
+        else:
+            self._queue.append((header, memoryview(body)))
+        self.queued += len(header) + size
 
-    def queue_end(self, trailer: Header | None) -> None:
-        self._end = encode_header(trailer)
+    def queue_end(self, trailer: bytes) -> None:
+        """Queue the END; `trailer` is encoded."""
+        self._end = trailer
+        self.can_send = False
 
     def drop_output(self) -> None:
         """Forget what was queued (after a RESET)."""
@@ -94,32 +113,56 @@ class Stream:
         self._end = None
         self.queued = 0
 
-    def next_frame(self, chunk: int, connection_credit: int) -> tuple[bytes, Buffer, int] | None:
-        """The next frame that credit permits, as (prefix and header, body, credit it costs); None when blocked.
+    def take_turn(self, out: list[Buffer], quantum: int, connection_credit: int) -> int:
+        """Move frames from the queue to `out`: about `quantum` bytes, within the credit. Returns what they cost.
 
-        Takes it off the queue. `chunk` is the largest body of one frame.
+        Small frames are joined into one buffer. No frame's body is larger than `quantum`. The END follows the data
+        and costs nothing.
         """
-        if not self._queue:
-            return self._take_end()
-        header, body = self._queue[0]
+        queue = self._queue
         credit = min(self.send_window.available, connection_credit)
+        spent = prefixes = 0
+        small: list[bytes] = []
+        while queue and spent < quantum:
+            entry = queue[0]
+            if isinstance(entry, bytes):
+                after = spent + len(entry)
+                if after > credit:
+                    break
+                small.append(entry)
+                queue.popleft()
+                spent = after
+            else:
+                if small:
+                    out.append(b"".join(small))
+                    small.clear()
+                header, body = entry
+                cost = self._take_part(out, header, body, quantum, credit - spent)
+                if not cost:
+                    break
+                spent += cost
+            prefixes += PREFIX_SIZE
+        if small:
+            out.append(small[0] if len(small) == 1 else b"".join(small))
+        self.queued -= spent - prefixes
+        self.send_window.spend(spent)
+        if not queue and self._end is not None:
+            out.append(encode_prefix(Kind.END, 0, self.id, len(self._end), 0) + self._end)
+            self._end = None
+            self.move(StreamInput.SEND_END)
+        return spent
+
+    def _take_part(self, out: list[Buffer], header: bytes, body: memoryview, largest: int, credit: int) -> int:
+        """One frame of a message that may be cut; returns its cost, 0 when the credit is not worth a frame."""
         room = credit - PREFIX_SIZE - len(header)
-        if room < min(len(body), 1):
-            return None
-        part = body if len(body) <= min(chunk, room) else body[: min(chunk, room)]
-        rest = body[len(part) :]
-        if len(rest):
-            self._queue[0] = (b"", rest)
+        if room < min(len(body), WHOLE_MESSAGE):
+            return 0
+        size = min(len(body), largest, room)
+        more = size < len(body)
+        if more:
+            self._queue[0] = (b"", body[size:])
         else:
             self._queue.popleft()
-        self.queued -= len(part)
-        flags = Flag.MORE if len(rest) else Flag.NONE
-        cost = PREFIX_SIZE + len(header) + len(part)
-        return encode_prefix(Kind.DATA, flags, self.id, len(header), len(part)) + header, part, cost
-
-    def _take_end(self) -> tuple[bytes, Buffer, int] | None:
-        if self._end is None:
-            return None
-        trailer, self._end = self._end, None
-        self.move(StreamInput.SEND_END)
-        return encode_prefix(Kind.END, 0, self.id, len(trailer), 0) + trailer, b"", 0
+        out.append(_pack_prefix(_DATA, _MORE if more else 0, len(header), size, self.id) + header)
+        out.append(body[:size] if more else body)
+        return PREFIX_SIZE + len(header) + size

@@ -58,15 +58,15 @@ class Role(Enum):
 
 
 class State(Enum):
-    """Where a connection stands."""
+    """Where a connection stands, as one side sees it. The comments become a table in protocol.md."""
 
-    PREFACE = "preface"
-    HELLO = "hello"
-    PROVE = "prove"
-    VERDICT = "verdict"
-    OPEN = "open"
-    LANE = "lane"
-    CLOSED = "closed"
+    PREFACE = "preface"  # the eight bytes of the other side's preface are awaited
+    HELLO = "hello"  # the other side's HELLO is awaited
+    PROVE = "prove"  # the client's proof is awaited: the node by receiving it, the client by sending it
+    VERDICT = "verdict"  # the node decides: about a proof, or about a lane's ticket
+    OPEN = "open"  # streams
+    LANE = "lane"  # ranges of files and nothing else; whoever drives the lane has the bytes
+    CLOSED = "closed"  # over
 
 
 class Class(IntEnum):
@@ -96,6 +96,7 @@ class Field:
     type: Type
     meaning: str
     required: bool = True
+    secret: bool = False  # never shown in a log or a picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,10 @@ class FrameSpec:
     @property
     def needs_header(self) -> bool:
         return any(field.required for field in self.fields)
+
+    @property
+    def name(self) -> str:
+        return self.kind.name
 
 
 _BOTH = frozenset({Role.CLIENT, Role.NODE})
@@ -143,7 +148,7 @@ _SPECS = (
             Field("agent", Type.STR, "software and version, for logs"),
             Field("nonce", Type.STR, "32 fresh random bytes, hexadecimal"),
             Field("limits", Type.OBJECT, "announced limits, name to number"),
-            Field("lane", Type.STR, "a one-time ticket: this connection wants to be a lane", required=False),
+            Field("lane", Type.STR, "a one-time ticket: this connection wants to be a lane", False, secret=True),
             Field("name", Type.STR, "the node's own name (only from a node)", required=False),
             Field("pad", Type.STR, "fills a client's HELLO so that the node may answer", required=False),
         ),
@@ -158,7 +163,7 @@ _SPECS = (
             Field("method", Type.STR, "`key`, `invite`, or `peer` (Unix socket: the kernel vouches)"),
             Field("key", Type.STR, "Ed25519 public key, hexadecimal", required=False),
             Field("signature", Type.STR, "over the transcript, hexadecimal", required=False),
-            Field("secret", Type.STR, "the invite's secret, hexadecimal", required=False),
+            Field("secret", Type.STR, "the invite's secret, hexadecimal", False, secret=True),
         ),
     ),
     FrameSpec(
@@ -166,7 +171,7 @@ _SPECS = (
         "the node knows the client and says as whom",
         on_stream=False,
         senders=_NODE,
-        states=frozenset({State.VERDICT, State.HELLO}),
+        states=frozenset({State.VERDICT}),
         fields=(
             Field("person", Type.STR, "the name that the node has for the client"),
             Field("grants", Type.STR, "what that person may do"),
@@ -262,28 +267,36 @@ _SPECS = (
 FRAMES: dict[int, FrameSpec] = {int(spec.kind): spec for spec in _SPECS}
 
 
-# Only the frames that move a connection; all others leave it where it is. A missing key is the error.
-TRANSITIONS: dict[tuple[Role, State, int], State] = {
-    (Role.NODE, State.HELLO, int(Kind.HELLO)): State.PROVE,
-    (Role.NODE, State.PROVE, int(Kind.PROVE)): State.VERDICT,
-    (Role.CLIENT, State.HELLO, int(Kind.HELLO)): State.VERDICT,
-    (Role.CLIENT, State.VERDICT, int(Kind.WELCOME)): State.OPEN,
+# Only the frames that move a connection, received or sent; all others leave it where it is. A missing key is the
+# error. (our role, our state, kind, whether the client asked for a lane) -> next state. A client that asks for a lane
+# begins in VERDICT: its control connection has heard preface and HELLO already.
+TRANSITIONS: dict[tuple[Role, State, int, bool], State] = {
+    (Role.NODE, State.HELLO, int(Kind.HELLO), False): State.PROVE,
+    (Role.NODE, State.PROVE, int(Kind.PROVE), False): State.VERDICT,
+    (Role.NODE, State.VERDICT, int(Kind.WELCOME), False): State.OPEN,
+    (Role.NODE, State.HELLO, int(Kind.HELLO), True): State.VERDICT,
+    (Role.NODE, State.VERDICT, int(Kind.WELCOME), True): State.LANE,
+    (Role.CLIENT, State.HELLO, int(Kind.HELLO), False): State.PROVE,
+    (Role.CLIENT, State.PROVE, int(Kind.PROVE), False): State.VERDICT,
+    (Role.CLIENT, State.VERDICT, int(Kind.WELCOME), False): State.OPEN,
+    (Role.CLIENT, State.VERDICT, int(Kind.WELCOME), True): State.LANE,
 }
 
 
 def _allowed() -> dict[tuple[Role, State], frozenset[int]]:
-    moves = {Kind.HELLO, Kind.PROVE, Kind.WELCOME}
-    table: dict[tuple[Role, State], frozenset[int]] = {}
-    for role in Role:
-        for state in State:
-            table[role, state] = frozenset(
-                int(spec.kind)
-                for spec in _SPECS
-                if state in spec.states
-                and role.peer in spec.senders
-                and (spec.kind not in moves or (role, state, int(spec.kind)) in TRANSITIONS)
-            )
-    return table
+    moves = {kind for _, _, kind, _ in TRANSITIONS}
+    possible = {(role, state, kind) for role, state, kind, _ in TRANSITIONS}
+    return {
+        (role, state): frozenset(
+            int(spec.kind)
+            for spec in _SPECS
+            if state in spec.states
+            and role.peer in spec.senders
+            and (spec.kind not in moves or (role, state, int(spec.kind)) in possible)
+        )
+        for role in Role
+        for state in State
+    }
 
 
 # What may arrive: (our role, our state) -> kinds. The frame gate is a look-up in this table.
