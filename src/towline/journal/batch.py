@@ -1,0 +1,161 @@
+"""What waits for the disk together: batches, the tickets of their records, and their bytes.
+
+Options of a journal are here too, because they say how batches are cut and what is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from towline.base.errors import TowlineError
+from towline.base.limits import KIB, MIB
+from towline.journal.interface import Record, Retention
+from towline.journal.record import record_prefix
+from towline.journal.segment import Segment
+
+SMALLEST_SEGMENT = 4 * KIB
+MARK_EVERY = 32 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a journal is kept. Bytes and seconds.
+
+    `cache_bytes` of the newest records stay in memory for followers; `pending_bytes` may wait for an fsync before
+    `append` blocks. With `durable=False` fsync comes every `checkpoint_bytes` or `checkpoint_seconds`.
+    """
+
+    durable: bool = True
+    segment_bytes: int = 8 * MIB
+    retention: Retention = field(default_factory=Retention)
+    cache_bytes: int = 512 * KIB
+    pending_bytes: int = 8 * MIB
+    checkpoint_bytes: int = 64 * MIB
+    checkpoint_seconds: float = 1.0
+
+    def fitted(self) -> Options:
+        """With segments small enough for the retention: an eighth of `max_bytes` is the grain that is dropped."""
+        most = self.retention.max_bytes
+        if most is None:
+            return self
+        return replace(self, segment_bytes=max(min(self.segment_bytes, most // 8), SMALLEST_SEGMENT))
+
+    def segment_records(self) -> int | None:
+        """How many records one segment takes, where their number is what is kept by."""
+        most = self.retention.max_records
+        return None if most is None else max(most // 4, 1)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Records that are committed together."""
+
+    records: list[Record] = field(default_factory=list)
+    size: int = 0
+    done: bool = False
+    error: TowlineError | None = None
+    kept_upto: int = 0  # with an error: the records up to this one were kept all the same
+
+    def failure(self, seq: int) -> TowlineError | None:
+        """Why a record of this batch was not kept; None when it was (or may still be)."""
+        return self.error if self.error is not None and seq > self.kept_upto else None
+
+    def holds(self, seq: int) -> Record | None:
+        """The record with this seq, if it is one of this batch."""
+        if self.records and self.records[0].seq <= seq <= self.records[-1].seq:
+            return self.records[seq - self.records[0].seq]
+        return None
+
+
+class Waits(Protocol):
+    """Where tickets wait: the journal."""
+
+    def wait(self, true: Callable[[], bool], timeout: float | None = None) -> None:
+        """Wait for something that commits change. Raises TimedOut."""
+
+
+class Ticket:
+    """A record on its way to the disk; its `seq` is settled, that it is kept is not until `done`."""
+
+    __slots__ = ("_journal", "batch", "duplicate", "seq")
+
+    def __init__(self, seq: int, batch: Batch, journal: Waits, *, duplicate: bool = False) -> None:
+        self.seq, self.batch, self.duplicate = seq, batch, duplicate
+        self._journal = journal
+
+    def __repr__(self) -> str:
+        return f"<Ticket {self.seq} {'done' if self.done() else 'pending'}>"
+
+    def done(self) -> bool:
+        """Kept, or failed."""
+        return self.batch.done
+
+    def result(self, timeout: float | None = None) -> int:
+        """The seq, once the record is kept. Raises what kept it from being kept (nothing of it is), TimedOut."""
+        if not self.batch.done:
+            self._journal.wait(self.done, timeout)
+        if (error := self.batch.failure(self.seq)) is not None:
+            raise type(error)(str(error))
+        return self.seq
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The bytes of some records for one segment: two parts each, and `(seq, offset, time)` marks for its index."""
+
+    parts: list[bytes]
+    marks: list[tuple[int, int, int]]
+    size: int
+
+    @property
+    def count(self) -> int:
+        """How many records."""
+        return len(self.parts) // 2
+
+
+def sliced(records: Sequence[Record], segment: Segment, options: Options) -> Slice:
+    """As many of `records` as `segment` takes; none when it is full. An empty segment takes one, however large."""
+    room = options.segment_bytes - segment.size
+    most = options.segment_records()
+    number = len(records) if most is None else most - len(segment)
+    parts: list[bytes] = []
+    marks: list[tuple[int, int, int]] = []
+    total = next_mark = 0
+    last = (0, 0, 0)
+    for behind, (_, seq, kind, time_ns, id_, payload) in enumerate(records, 1):
+        prefix = record_prefix(seq, kind, time_ns, id_, payload, behind)
+        size = len(prefix) + len(payload)
+        if (total + size > room or behind > number) and (parts or len(segment)):
+            break
+        last = seq, segment.size + total, time_ns
+        if total >= next_mark:
+            marks.append(last)
+            next_mark = total + MARK_EVERY
+        parts += (prefix, payload)
+        total += size
+    if parts:
+        marks.append(last)  # the newest time of the segment is the last record's
+    return Slice(parts, marks, total)
+
+
+def dispensable(files: Sequence[Segment], options: Options, released: int, now_ns: int) -> int:
+    """How many segments at the front can go. The last one, which is written to, never does.
+
+    `max_bytes` is a ceiling (room for the active segment to fill up is made in advance); `max_records` and
+    `max_seconds` are at least kept.
+    """
+    retention = options.retention
+    ceiling = retention.max_bytes if retention.when_full == "drop-oldest" else None
+    size, number, count = sum(file.size for file in files), sum(map(len, files)), 0
+    for segment in files[:-1]:
+        number -= len(segment)
+        over = ceiling is not None and size + options.segment_bytes - files[-1].size > ceiling
+        many = retention.max_records is not None and number >= retention.max_records
+        old = retention.max_seconds is not None and now_ns - segment.newest_ns > retention.max_seconds * 1e9
+        if not (over or many or old or segment.next_seq - 1 <= released):
+            break
+        size -= segment.size
+        count += 1
+    return count

@@ -1,0 +1,466 @@
+"""`Journal`: one append-only log in a folder, blocking and thread-safe.
+
+    append -> open batch -> (a committer's thread) one write, one fsync -> published; tickets done, readers woken
+
+With `durable=False` an append is written at once and published; fsync follows at checkpoints (job output, which a
+killed process does not lose; only a power failure may cost what came after the last checkpoint).
+
+One process opens a folder at a time; the owner of the data folder sees to that.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Self
+from zlib import crc32
+
+from towline.base.errors import DiskError, IdReused, JournalFull, NoSpace, StreamClosed, TimedOut, TowlineError
+from towline.journal import record as format_
+from towline.journal.batch import Batch, Options, Ticket, dispensable, sliced
+from towline.journal.committer import Committer, shared
+from towline.journal.descriptors import SHARED
+from towline.journal.ids import id_key, reference, split_reference
+from towline.journal.interface import (
+    READ_BYTES,
+    READ_RECORDS,
+    RECORD,
+    RECORD_ID,
+    Cursor,
+    Item,
+    Record,
+)
+from towline.journal.segments import Segments
+from towline.journal.tail import Tail
+
+# EFBIG is a full quota in disguise (setrlimit(2) RLIMIT_FSIZE).
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DONE = Batch(done=True)
+
+
+class Journal:
+    """Open with `Journal.open`. Every method may be called from any thread."""
+
+    def __init__(self, segments: Segments, options: Options, committer: Committer, clock: Callable[[], int]) -> None:
+        self.options = options
+        self._segments, self._committer, self._clock = segments, committer, clock
+        self._write_lock = threading.RLock()  # whoever changes files; taken before `_lock`
+        self._lock = threading.Condition()  # everything below
+        self._next_seq = segments.active.next_seq
+        self._end = Cursor(segments.epoch, self._next_seq)
+        self._synced = self._next_seq - 1
+        self._tail = Tail(options.cache_bytes, self._end)
+        self._open, self._flying = Batch(), _DONE
+        self._queued = False
+        self._dirty = 0
+        self._unsynced: list[str] = []
+        self._released = 0
+        self._broken: TowlineError | None = None
+        self._closing = self._closed = False
+        self._callbacks: dict[object, Callable[[], None]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Journal {self._segments.folder} {self.floor.seq}..{self._end.seq - 1} of {self.epoch:016x}>"
+
+    @classmethod
+    def open(
+        cls,
+        folder: str,
+        options: Options | None = None,
+        *,
+        known_high_water: Cursor | None = None,
+        committer: Committer | None = None,
+        clock: Callable[[], int] = time.time_ns,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> Self:
+        """Open or create the log in `folder`; a torn tail is cut off.
+
+        `known_high_water` is the `high_water` that the owner last kept elsewhere: a log that does not reach it was
+        restored from an older copy and begins a new epoch. Raises NoSpace, DiskError.
+        """
+        options = (options or Options()).fitted()
+        try:
+            segments = Segments.open(
+                folder, lazy=not options.durable, known_high_water=known_high_water, random=random
+            )
+        except OSError as error:
+            raise _disk_error(error, folder)
+        return cls(segments, options, committer or shared(), clock)
+
+    # --- where we are ---
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch."""
+        return self._end.epoch
+
+    @property
+    def floor(self) -> Cursor:
+        """The oldest record that is kept."""
+        return self._segments.floor
+
+    @property
+    def end(self) -> Cursor:
+        """After the newest record that readers see."""
+        return self._end
+
+    @property
+    def high_water(self) -> Cursor:
+        """The newest record that is certainly on the disk; what an owner keeps elsewhere."""
+        return Cursor(self.epoch, self._synced)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, without indexes."""
+        return self._segments.size
+
+    @property
+    def repaired(self) -> int:
+        """Bytes of a torn tail that opening cut off."""
+        return self._segments.repaired
+
+    @property
+    def closed(self) -> bool:
+        """True after `close`."""
+        return self._closed
+
+    def has_room(self) -> bool:
+        """False when `append` would block until the next commit."""
+        return self._flying.size + self._open.size < self.options.pending_bytes
+
+    # --- appending ---
+
+    def append(self, kind: int, payload: bytes, *, id: bytes = b"", time_ns: int | None = None) -> Ticket:  # noqa: A002
+        """Number a record and put it on its way. Raises IdReused, JournalFull, LimitExceeded, NoSpace, DiskError."""
+        RECORD.check(len(payload))
+        RECORD_ID.check(len(id))
+        key, crc = (id_key(id, self._segments.catalogue.salt), crc32(payload)) if id else (0, 0)
+        size = format_.record_size(id, payload)
+        if not self.options.durable:
+            return self._append_now(Record(0, 0, kind, time_ns or 0, id, bytes(payload)), key, crc, size)
+        with self._lock:
+            while not self.has_room() and not self._closing:
+                self._lock.wait()
+            self._usable()
+            if id and (known := self._known(key, crc, id, payload)) is not None:
+                return known
+            self._room_for(size)
+            batch = self._open
+            seq = self._number(key, crc)
+            batch.records.append(Record(self._end.epoch, seq, kind, time_ns or self._clock(), id, bytes(payload)))
+            batch.size += size
+            if not self._queued:
+                self._queued = True
+                self._committer.submit(self)
+        return Ticket(seq, batch, self)
+
+    def _append_now(self, record: Record, key: int, crc: int, size: int) -> Ticket:
+        with self._write_lock:
+            with self._lock:
+                self._usable()
+                if record.id and (known := self._known(key, crc, record.id, record.payload)) is not None:
+                    return known
+                self._room_for(size)
+                seq = self._number(key, crc)
+            time_ns = record.time_ns or self._clock()
+            batch = Batch([Record(self._end.epoch, seq, record.kind, time_ns, record.id, record.payload)])
+            self._store(batch)
+            if batch.error is not None:
+                self._fail(batch)
+                raise batch.error
+            self._dirty += size
+            self._arm_checkpoint()
+        self._notify()
+        return Ticket(seq, _DONE, self)
+
+    def _usable(self) -> None:
+        if self._closing:
+            raise StreamClosed("The log is closed.")
+        if self._broken is not None:
+            raise type(self._broken)(str(self._broken))
+
+    def _room_for(self, size: int) -> None:
+        retention = self.options.retention
+        if retention.max_bytes is not None and retention.when_full == "refuse":
+            wanted = self.size + self._open.size + self._flying.size + size
+            if wanted > retention.max_bytes:
+                raise JournalFull(f"The log may hold {retention.max_bytes} bytes; {wanted} were needed.")
+
+    def _number(self, key: int, crc: int) -> int:
+        seq = self._next_seq
+        self._next_seq += 1
+        if key:
+            self._segments.ids[key] = reference(seq, crc)
+        return seq
+
+    def _known(self, key: int, crc: int, id_: bytes, payload: bytes) -> Ticket | None:
+        """The ticket of the record that this id was used for. Raises IdReused when that was for another payload."""
+        found = self._segments.find_id(key)
+        if found is None:
+            return None
+        seq, kept_crc = split_reference(found)
+        batch, record = self._open, self._open.holds(seq)
+        if record is None:
+            batch, record = self._flying, self._flying.holds(seq)
+        if record is None:
+            batch, record = _DONE, self._kept(seq)
+        if record is not None and record.id != id_:  # two ids with one 64-bit key: the older is forgotten
+            return None
+        if crc != kept_crc or (record is not None and record.payload != payload):
+            raise IdReused(f"The id was used for record {seq} with other content.")
+        return Ticket(seq, batch, self, duplicate=True)
+
+    def _kept(self, seq: int) -> Record | None:
+        if seq < self.floor.seq:
+            return None
+        items = self.read(self.cursor(seq), limit_records=1)
+        return items[0] if items and isinstance(items[0], Record) and items[0].seq == seq else None
+
+    # --- committing (the committer's threads; the appending one with durable=False) ---
+
+    def commit(self) -> bool:
+        """Write and fsync what is waiting. For the committer."""
+        if not self.options.durable:
+            self._checkpoint()
+            return False
+        with self._write_lock:
+            with self._lock:
+                batch, self._open = self._open, Batch()
+                self._flying = batch
+            self._store(batch)
+            if batch.error is not None:
+                self._fail(batch)
+            with self._lock:
+                batch.done = True
+                self._flying = _DONE
+                more = self._queued = bool(self._open.records)
+                self._lock.notify_all()
+        self._notify()
+        return more
+
+    def _store(self, batch: Batch) -> None:
+        """Put a batch into one segment or several, each slice durable and published before the next."""
+        rest = batch.records
+        try:
+            while rest:
+                segment = self._segments.active
+                slice_ = sliced(rest, segment, self.options)
+                if not slice_.count:
+                    self._roll()
+                    continue
+                segment.write(slice_.parts, slice_.size)
+                if self.options.durable:
+                    segment.sync()
+                for mark in slice_.marks:
+                    segment.note(*mark)
+                stored, rest = rest[: slice_.count], rest[slice_.count :]
+                with self._lock:
+                    segment.size += slice_.size
+                    segment.next_seq = stored[-1].seq + 1
+                    self._publish(stored)
+        except OSError as error:
+            batch.error = _disk_error(error, self._segments.folder)
+            batch.kept_upto = self._end.seq - 1
+
+    def _publish(self, records: list[Record]) -> None:
+        self._tail.extend(records)
+        self._end = records[-1].next
+        if self.options.durable:
+            self._synced = records[-1].seq
+        self._lock.notify_all()
+
+    def _roll(self) -> None:
+        segments, active = self._segments, self._segments.active
+        with self._lock:
+            ids = {key: ref for key, ref in segments.ids.items() if ref >> 32 < active.next_seq}
+        segments.roll(ids)
+        with self._lock:
+            for key in ids:
+                segments.ids.pop(key, None)
+            if not self.options.durable:
+                self._unsynced.append(active.path)
+        self._drop_what_is_over()
+
+    def _fail(self, batch: Batch) -> None:
+        """Nothing after the newest published record was kept: give the numbers back and cut the file there."""
+        active = self._segments.active
+        error = batch.error
+        try:
+            active.truncate(active.size, active.next_seq)
+        except OSError as worse:
+            self._broken = _disk_error(worse, self._segments.folder)
+        if not isinstance(
+            error, NoSpace
+        ):  # after a failed fsync nobody knows what the disk holds: reopen to find out
+            self._broken = error
+        with self._lock:
+            for record in [*batch.records, *self._open.records]:
+                if record.id and record.seq >= self._end.seq:
+                    self._segments.ids.pop(id_key(record.id, self._segments.catalogue.salt), None)
+            later, self._open = self._open, Batch()
+            later.done, later.error = True, error
+            self._next_seq = self._end.seq
+
+    # --- durability without waiting ---
+
+    def sync(self) -> None:
+        """Make everything appended so far durable. Raises DiskError, NoSpace."""
+        if self.options.durable:
+            with self._lock:
+                waiting = self._open if self._open.records else self._flying
+            self.wait(lambda: waiting.done)
+            return
+        with self._lock:
+            upto = self._end.seq - 1
+            paths, self._unsynced = [*self._unsynced, self._segments.active.path], []
+            self._dirty = 0
+        for path in paths:
+            try:
+                with SHARED.use(path) as descriptor:
+                    os.fdatasync(descriptor)
+            except FileNotFoundError:  # dropped meanwhile
+                continue
+            except OSError as error:
+                self._broken = _disk_error(error, path)
+                raise self._broken
+        with self._lock:
+            self._synced = max(self._synced, upto)
+
+    def _arm_checkpoint(self) -> None:
+        if not self._queued:
+            self._queued = True
+            self._committer.later(self, self.options.checkpoint_seconds)
+        if self._dirty >= self.options.checkpoint_bytes:
+            self._dirty = 0
+            self._committer.submit(self)
+
+    def _checkpoint(self) -> None:
+        self._queued = False
+        try:
+            if not self._closed:
+                self.sync()
+        except TowlineError:
+            pass  # kept as `_broken`: the next append says so
+
+    # --- reading ---
+
+    def cursor(self, seq: int) -> Cursor:
+        """The position of a seq, whichever epoch it belongs to."""
+        epochs = self._segments.catalogue.epochs
+        epoch = next((epoch for epoch, first in reversed(epochs) if first <= seq), epochs[0][0])
+        return Cursor(epoch, seq)
+
+    def read(self, from_: Cursor, *, limit_bytes: int = READ_BYTES, limit_records: int = READ_RECORDS) -> list[Item]:
+        """Records and gaps from `from_` on: at least one if there is one. Raises CursorFromFuture, DiskError."""
+        while True:
+            cached = self.read_cached(from_, limit_bytes=limit_bytes, limit_records=limit_records)
+            if cached is not None:
+                return cached
+            with self._lock:
+                files, end = self._segments.files, self._end
+                end_offset = files[-1].size
+            try:
+                return self._segments.read(files, from_, end, end_offset, limit_bytes, limit_records)
+            except FileNotFoundError:
+                if files is self._segments.files:  # not retention: somebody took the file away
+                    raise DiskError("A file of the log has disappeared.")
+            except OSError as error:
+                raise _disk_error(error, self._segments.folder)
+
+    def read_cached(
+        self, from_: Cursor, *, limit_bytes: int = READ_BYTES, limit_records: int = READ_RECORDS
+    ) -> list[Item] | None:
+        """The same from memory alone: never waits for a disk; None when the files must be read."""
+        with self._lock:
+            return self._tail.read(from_, limit_bytes, limit_records)
+
+    def wait_beyond(self, seq: int, timeout: float | None = None) -> bool:
+        """Wait until a record after `seq` can be read, or the journal is closed. False: time is up."""
+        try:
+            self.wait(lambda: self._end.seq > seq + 1 or self._closed, timeout)
+        except TimedOut:
+            return False
+        return True
+
+    def wait(self, true: Callable[[], bool], timeout: float | None = None) -> None:
+        """Wait for something that commits change. Raises TimedOut."""
+        with self._lock:
+            if not self._lock.wait_for(true, timeout):
+                raise TimedOut
+
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` (quick, from any thread) after every commit and at close; returns what ends that."""
+        key = object()
+        with self._lock:
+            self._callbacks[key] = callback
+
+        def unsubscribe() -> None:
+            self._callbacks.pop(key, None)
+
+        return unsubscribe
+
+    def _notify(self) -> None:
+        for callback in list(self._callbacks.values()):
+            callback()
+
+    # --- keeping and dropping ---
+
+    def release(self, upto: int) -> None:
+        """The owner needs nothing up to and including `upto` any more; whole segments are dropped."""
+        with self._write_lock:
+            self._released = max(self._released, min(upto, self._end.seq - 1))
+            active = self._segments.active
+            # A new file for each acknowledgement would cost two fsyncs each: up to half a segment is kept instead.
+            if active.size > self.options.segment_bytes // 2 and self._released >= active.next_seq - 1:
+                self._roll_quietly()
+            self._drop_what_is_over()
+
+    def retain(self, now_ns: int | None = None) -> None:
+        """Drop what is too old; owners call it now and then. Size and count are minded at every new segment."""
+        with self._write_lock:
+            now = self._clock() if now_ns is None else now_ns
+            active, most = self._segments.active, self.options.retention.max_seconds
+            if most is not None and len(active) and now - active.oldest_ns > most * 0.5e9:
+                self._roll_quietly()
+            self._drop_what_is_over(now)
+
+    def _roll_quietly(self) -> None:
+        try:
+            self._roll()
+        except OSError:
+            pass  # a full disk: what could be dropped then is dropped later
+
+    def _drop_what_is_over(self, now_ns: int | None = None) -> None:
+        now = self._clock() if now_ns is None else now_ns
+        count = dispensable(self._segments.files, self.options, self._released, now)
+        if count:
+            self._segments.drop_front(count)
+            with self._lock:
+                self._tail.drop_below(self.floor.seq)
+
+    # --- ending ---
+
+    def close(self) -> None:
+        """Finish what was appended, make it durable, end waiting readers. Idempotent."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+        try:
+            self.sync()
+        finally:
+            with self._write_lock, self._lock:
+                self._closed = True
+                self._lock.notify_all()
+            for segment in self._segments.files:
+                SHARED.forget(segment.path)
+            self._notify()
+
+
+def _disk_error(error: OSError, path: str) -> TowlineError:
+    if error.errno in NO_SPACE:
+        return NoSpace("The disk is full; nothing of this record was kept.")
+    return DiskError(f"The disk reported an error at {path}: {error.strerror}.")
