@@ -434,6 +434,14 @@ class Gap(TowlineError):
     exit_status = Exit.LOST
 
 
+class JournalFull(LimitExceeded):
+    """The log has no room left; its reader must acknowledge what it has read first."""
+
+    code = 405
+    name = "journal-full"
+    retryable = True
+
+
 # --- 5xx: rooms ---
 
 
