@@ -9,7 +9,7 @@ makes no sense (sending on an ended stream) raises to its caller.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, ParamSpec
 
 from towline.base.errors import (
     ConnectionLost,
@@ -22,6 +22,7 @@ from towline.base.errors import (
 from towline.base.limits import HANDSHAKE_FRAME, HANDSHAKE_SECONDS
 from towline.protocol import events as ev
 from towline.protocol.codec import Buffer, Decoder, Frame, Header, encode
+from towline.protocol.liveness import PONG_TIMEOUT, Liveness
 from towline.protocol.opening import Opening
 from towline.protocol.records import Hello, Limits, Proof, Welcome, fault_from_header, fault_header
 from towline.protocol.scheduler import Scheduler
@@ -30,9 +31,8 @@ from towline.protocol.streams import Streams
 from towline.protocol.table import ALLOWED, TRANSITIONS, Class, Kind, Role, State
 from towline.protocol.timers import Timer, Timers
 
-PING_INTERVAL = 15.0
-PONG_TIMEOUT = 15.0
 _DATA = int(Kind.DATA)
+_P = ParamSpec("_P")
 
 
 class Session:
@@ -42,42 +42,14 @@ class Session:
     bound into the proof. `lane`: a client's ticket when this connection is to be a lane. Times: seconds, monotonic.
     """
 
-    __slots__ = (
-        "_decoder",
-        "_draining",
-        "_events",
-        "_farewell",
-        "_gate",
-        "_heard",
-        "_now",
-        "_opening",
-        "_ping_number",
-        "_pinged",
-        "_scheduler",
-        "_streams",
-        "_timers",
-        "error",
-        "fingerprint",
-        "going_away",
-        "limits",
-        "our_hello",
-        "peer_hello",
-        "role",
-        "state",
-    )
+    __slots__ = ("_decoder", "_draining", "_events", "_farewell", "_gate", "_liveness", "_now", "_opening",
+                 "_scheduler", "_streams", "_timers", "error", "fingerprint", "going_away", "limits",
+                 "our_hello", "peer_hello", "role", "state", "streams")  # fmt: skip
 
     def __init__(
-        self,
-        role: Role,
-        *,
-        agent: str,
-        nonce: bytes,
-        now: float,
-        fingerprint: str = "",
-        name: str | None = None,
-        lane: str | None = None,
-        limits: Limits | None = None,
-    ) -> None:
+        self, role: Role, *, agent: str, nonce: bytes, now: float, fingerprint: str = "", name: str | None = None,
+        lane: str | None = None, limits: Limits | None = None
+    ) -> None:  # fmt: skip
         self.role = role
         self.limits = limits or Limits()
         self.limits.check()
@@ -90,17 +62,17 @@ class Session:
         self._draining = False  # we said GOAWAY
         self._farewell: TowlineError | None = None  # the reason in the peer's GOAWAY
         self._events: list[ev.Event] = []
-        self._now = self._heard = now
-        self._pinged: float | None = now  # when we asked something last and have no answer yet; HELLO asks too
-        self._ping_number = 0
+        self._now = now
         self._scheduler = Scheduler()
         self._streams = Streams(role, self.limits, self._scheduler, self._events, now)
+        self.streams = self._streams.by_id  # open ones, and the peer's that are not released yet
         self._opening = Opening(role, self.our_hello, fingerprint)
         self._timers = Timers()
+        self._liveness = Liveness(self._scheduler, self._timers, now)
         self._timers.arm(Timer.HANDSHAKE, now + HANDSHAKE_SECONDS.value)
         self._enter(State.VERDICT if self._opening.lane else State.PREFACE)
         if role is Role.CLIENT:
-            self._scheduler.push_control(self._opening.say_hello())
+            self._say_hello()
 
     def __repr__(self) -> str:
         rtt = "?" if self.rtt is None else f"{self.rtt * 1000:.1f} ms"
@@ -111,7 +83,7 @@ class Session:
     def receive(self, data: bytes, now: float) -> list[ev.Event]:
         """Take bytes from the peer; returns what happened, in order."""
         self._at(now)
-        self._heard = now
+        self._liveness.heard(now)
         if self.state is State.LANE:
             self._decoder.hold(data)
         elif self.state is not State.CLOSED:
@@ -167,15 +139,11 @@ class Session:
 
     def prove(self, proof: Proof) -> None:
         """Client: answer ProofWanted."""
-        if self.state is not State.CLOSED:
-            self._move(Kind.PROVE)
-            self._control(Kind.PROVE, proof.to_header())
+        self._answer(Kind.PROVE, proof.to_header())
 
     def welcome(self, welcome: Welcome) -> None:
         """Node: let the client in."""
-        if self.state is not State.CLOSED:
-            self._move(Kind.WELCOME)
-            self._control(Kind.WELCOME, welcome.to_header())
+        self._answer(Kind.WELCOME, welcome.to_header())
 
     def welcome_lane(self, welcome: Welcome) -> None:
         """Node: let the connection be a lane; whoever drives it from now on takes the rest of the bytes."""
@@ -202,11 +170,6 @@ class Session:
 
     # --- for the driver: streams ---
 
-    @property
-    def streams(self) -> dict[int, Stream]:
-        """Streams by number: open ones, and the peer's that are not released yet."""
-        return self._streams.by_id
-
     def open(self, header: Header, scheduling: Class = Class.CHAT) -> Stream:
         """Open a stream; DATA may follow at once, within the credit that the peer's HELLO gave.
 
@@ -218,10 +181,7 @@ class Session:
     def accept(self, stream: Stream, header: Header | None = None) -> None:
         """Take a stream that the peer opened. Raises StreamClosed, ConnectionLost, LimitExceeded."""
         self._require_open()
-        try:
-            self._streams.accept(stream, header)
-        except ControlFlood as error:
-            self._close(error)
+        self._unless_flooded(self._streams.accept, stream, header)
 
     def send(self, stream: Stream, body: Buffer, header: Header | None = None) -> None:
         """Queue one message; `body` must not change until it is out.
@@ -229,8 +189,7 @@ class Session:
         Raises StreamClosed, ConnectionLost, LimitExceeded (the peer takes no message or header so large), BadMessage
         (the header is no JSON).
         """
-        if self.state is not State.OPEN:
-            self._require_open()
+        self._require_open()
         self._streams.send(stream, body, header)
 
     def end(self, stream: Stream, trailer: Header | None = None) -> None:
@@ -241,10 +200,7 @@ class Session:
     def reset(self, stream: Stream, error: TowlineError | None = None) -> None:
         """End the stream both ways at once; what was queued is dropped. Harmless on a stream that is over."""
         if self.state is State.OPEN:
-            try:
-                self._streams.reset(stream, error)
-            except ControlFlood as flood:
-                self._close(flood)
+            self._unless_flooded(self._streams.reset, stream, error)
 
     def consume(self, stream: Stream, cost: int) -> None:
         """The reader has taken DATA that cost this much; returns credit when enough has come together."""
@@ -258,26 +214,19 @@ class Session:
         `end` the stream is reset.
         """
         if self.state is State.OPEN:
-            try:
-                self._streams.release(stream)
-            except ControlFlood as flood:
-                self._close(flood)
+            self._unless_flooded(self._streams.release, stream)
             self._close_if_drained()
 
     def ping(self, now: float) -> None:
         """Ask for a sign of life now, and measure the round trip."""
         self._at(now)
-        if self.state is State.OPEN and self._pinged is None:
-            self._pinged = now
-            self._ping_number += 1
-            self._scheduler.push_control(encode(Frame(Kind.PING, body=self._ping_number.to_bytes(8))))
-            self._timers.disarm(Timer.PING)
-            self._timers.arm(Timer.PONG, now + PONG_TIMEOUT)
+        if self.state is State.OPEN:
+            self._liveness.ping(now)
 
     @property
     def rtt(self) -> float | None:
         """Seconds of the last round trip that was measured, or None."""
-        return self._streams.rtt
+        return self._liveness.rtt
 
     @property
     def peer_limits(self) -> Limits:
@@ -313,17 +262,16 @@ class Session:
         if opening.lane:
             self._events.append(ev.LaneRequested(self.peer_hello.lane or ""))
         elif self.role is Role.NODE:
-            self._scheduler.push_control(opening.say_hello())
-            self._pinged = self._now
+            self._say_hello()
         else:
+            self._liveness.answered(self._now)
             self._events.append(ev.ProofWanted(self.peer_hello, opening.transcript()))
-            self._answered()
 
     def _on_prove(self, frame: Frame) -> None:
         assert frame.header is not None
         assert self.peer_hello is not None
         proof = Proof.from_header(frame.header)
-        self._answered()
+        self._liveness.answered(self._now)
         self._move(Kind.PROVE)
         self._events.append(ev.ProofOffered(self.peer_hello, proof, self._opening.transcript()))
 
@@ -334,14 +282,11 @@ class Session:
         self._events.append(ev.Welcomed(welcome))
 
     def _on_ping(self, frame: Frame) -> None:
-        self._scheduler.push_reply(encode(Frame(Kind.PONG, body=bytes(frame.body))))
+        self._liveness.on_ping(frame)
 
     def _on_pong(self, frame: Frame) -> None:
-        if self._pinged is None or int.from_bytes(frame.body) != self._ping_number:
-            return
-        self._answered()
-        self._timers.disarm(Timer.PONG)
-        self._timers.arm(Timer.PING, self._now + PING_INTERVAL)
+        self._liveness.on_pong(frame, self._now)
+        self._streams.rtt = self._liveness.rtt
 
     def _on_goaway(self, frame: Frame) -> None:
         assert frame.header is not None
@@ -357,15 +302,10 @@ class Session:
     # --- timers ---
 
     def _ping_due(self) -> None:
-        if self._now - self._heard < PING_INTERVAL:
-            self._timers.arm(Timer.PING, self._heard + PING_INTERVAL)
-        else:
-            self.ping(self._now)
+        self._liveness.ping_due(self._now)
 
     def _pong_due(self) -> None:
-        if self._pinged is not None and self._heard > self._pinged and self._heard + PONG_TIMEOUT > self._now:
-            self._timers.arm(Timer.PONG, self._heard + PONG_TIMEOUT)  # other bytes are a sign of life too
-        else:
+        if self._liveness.pong_due(self._now):
             self._finish(ConnectionLost(f"The other side has not answered for {PONG_TIMEOUT:.0f} s."))
 
     def _handshake_due(self) -> None:
@@ -410,22 +350,32 @@ class Session:
         self._decoder.max_header = self.limits.frame_header
         self._decoder.max_body = self.limits.frame_body
         self._streams.start(self.peer_limits)
+        self._streams.rtt = self._liveness.rtt
+        self._liveness.start(self._now)
         self._timers.disarm(Timer.HANDSHAKE)
-        self._timers.arm(Timer.PING, self._now + PING_INTERVAL)
 
     def _at(self, now: float) -> None:
         self._now = self._streams.now = now
 
-    def _answered(self) -> None:
-        """The peer answered our HELLO or PING: that took a round trip."""
-        if self._pinged is not None:
-            self._streams.rtt = max(self._now - self._pinged, 1e-6)
-            self._pinged = None
-
     def _require_open(self) -> None:
         if self.state is not State.OPEN:
-            why = self.error.sentence if self.error else "The connection is not open."
-            raise ConnectionLost(why)
+            raise ConnectionLost(self.error.sentence if self.error else "The connection is not open.")
+
+    def _say_hello(self) -> None:
+        self._scheduler.push_control(self._opening.say_hello())
+        self._liveness.asked(self._now)
+
+    def _unless_flooded(self, act: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
+        """A call may be the one too many on a connection whose peer does not read; its caller is not to blame."""
+        try:
+            act(*args, **kwargs)
+        except ControlFlood as error:
+            self._close(error)
+
+    def _answer(self, kind: Kind, header: Header) -> None:
+        if self.state is not State.CLOSED:
+            self._move(kind)
+            self._control(kind, header)
 
     def _control(self, kind: Kind, header: Header) -> None:
         self._scheduler.push_control(encode(Frame(kind, header=header)))
@@ -454,7 +404,6 @@ class Session:
             return
         self._enter(State.CLOSED)
         self.error = error
-        for timer in Timer:
-            self._timers.disarm(timer)
+        self._timers.clear()
         self._streams.abort(error)
         self._events.append(ev.Closed(error))

@@ -28,6 +28,9 @@ class Timers:
     def disarm(self, timer: Timer) -> None:
         self._due.pop(timer, None)
 
+    def clear(self) -> None:
+        self._due.clear()
+
     def armed(self, timer: Timer) -> bool:
         return timer in self._due
 
