@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 # verb -> (module below towline.cli, summary). A table, so that help needs no import of the verbs.
 VERBS: dict[str, tuple[str, str]] = {
     "serve": ("serve", "run a node"),
+    "invite": ("invite", "let somebody in: print a code for one key"),
+    "people": ("people", "who may use a node on this machine"),
+    "revoke": ("revoke", "shut somebody out"),
+    "audit": ("audit", "who did what on a node"),
+    "join": ("join", "redeem a code; from then on the node has an alias here"),
+    "nodes": ("nodes", "the nodes that are known here"),
+    "ping": ("ping", "is a node there, and how far away?"),
     "classic": ("classic", "serve or talk the tutorials' plain dialects"),
     "lab": ("lab", "see on real sockets what happens on the wire"),
 }

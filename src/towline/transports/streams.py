@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Sequence
+from typing import cast
 
 from towline.base.errors import ConnectionLost, TowlineError
 from towline.protocol.handshake import readable_line, stranger
@@ -86,9 +87,8 @@ class StreamTransport(asyncio.Protocol):
     # --- for asyncio ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._raw = transport
-        transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
+        self._raw = cast(asyncio.Transport, transport)  # uvloop's is one by shape, not by class
+        self._raw.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
         sock = transport.get_extra_info("socket")
         tune(sock)
         self.peer = _peer_of(sock)

@@ -50,6 +50,14 @@ async def listen(path: str, make_receiver: ReceiverFactory) -> asyncio.Server:
     )
 
 
+def remove(path: str) -> None:
+    """Take the socket's name away when its listener is closed."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass  # somebody tidied up before us
+
+
 def _check_folder(folder: str) -> None:
     if not os.path.isdir(folder):
         os.makedirs(folder, mode=0o700)

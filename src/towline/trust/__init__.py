@@ -4,5 +4,4 @@ In: folders on disk, bytes to sign or check, text that a person typed. Out: iden
 documented errors with a sentence that says how to mend it.
 May import: base, the standard library (ssl, os, fcntl), cryptography. Must not: import store or protocol, open a
 connection, run an event loop, read a clock (times are arguments). Everything here blocks; callers use threads.
-`grants`, `invites` and `proof` are pure. Import the module you need: `pins` must not pay for `cryptography`.
 """

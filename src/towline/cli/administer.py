@@ -1,0 +1,71 @@
+"""Reaching a node's administration: through its Unix socket when it runs, in its store when it does not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import Any
+
+from towline.base.errors import NotFound, Unreachable
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """`--data`, for all verbs that administer a node on this machine."""
+    parser.add_argument("--data", metavar="DIR", help="the node's data folder (default: TOWLINE_HOME/node)")
+    parser.add_argument(
+        "--unix", metavar="PATH", help="the running node's Unix socket, if it is not DATA/run/tow.sock"
+    )
+
+
+def administer(args: argparse.Namespace, request: dict[str, Any]) -> Any:
+    """Do `request` (see services.admin) on the node of `--data`; what it answers."""
+    from towline.node.config import default_unix_path
+    from towline.store.lock import is_running
+    from towline.trust.home import default_data_folder
+
+    data = os.path.abspath(args.data) if args.data else default_data_folder()
+    if not os.path.isdir(data):
+        raise NotFound(f"There is no node in {data}; start one with `tow serve`, or name its folder with --data.")
+    if args.unix or is_running(data):
+        from towline.cli.running import run_async
+
+        return run_async(_ask(args.unix or _socket_of(data, default_unix_path(data)), request))
+    return _do_stopped(data, request)
+
+
+def _socket_of(data: str, default: str) -> str:
+    from towline.store import Store
+
+    with Store.open(data) as store:
+        return store.settings.get("unix") or default
+
+
+async def _ask(path: str, request: dict[str, Any]) -> Any:
+    from towline.client.connect import local_line
+
+    async with local_line(path) as line:
+        channel = await line.channel({"service": "admin", **request})
+        message = await channel.receive()
+    if message is None:
+        raise Unreachable("The node gave no answer.")
+    return json.loads(message.body)
+
+
+def _do_stopped(data: str, request: dict[str, Any]) -> Any:
+    from towline.node.config import DEFAULT_LISTEN, NodeConfig, default_name
+    from towline.services.admin import Administration, answer
+    from towline.store import Store
+    from towline.store.lock import DataLock
+    from towline.trust.keys import Identity
+    from towline.trust.tls import node_certificate
+
+    config = NodeConfig(data=data)
+    with DataLock(data), Store.open(data) as store:
+        name = store.settings.get("name") or default_name()
+        store.settings.set("name", name)
+        identity = Identity.load_or_create(config.keys_folder, "node")
+        fingerprint = node_certificate(identity, config.keys_folder, name)[2]
+        addresses = (store.settings.get("addresses") or DEFAULT_LISTEN).split("\n")
+        administration = Administration(store, fingerprint, name, lambda: addresses)
+        return answer(administration, request, "owner")

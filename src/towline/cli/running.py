@@ -1,0 +1,66 @@
+"""Running asynchronous verbs: the loop, Ctrl-C, and the options that every client verb has."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
+
+from towline.base.errors import Interrupted, UsageError
+from towline.base.quantity import parse_duration
+from towline.base.text import printable
+from towline.cli.output import Output
+from towline.client.line import LineEvent, Reconnecting
+
+T = TypeVar("T")
+
+
+def run_async(work: Coroutine[object, object, T]) -> T:
+    """Run to the end on the quickest loop there is; the first Ctrl-C or SIGTERM cancels and raises Interrupted."""
+    from towline.runtime.loops import new_event_loop
+
+    async def guarded() -> T:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            raise Interrupted from None
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(guarded())
+
+
+def duration(text: str) -> float:
+    """For argparse: a duration in seconds."""
+    try:
+        return parse_duration(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(error.sentence) from None
+
+
+def add_give_up(parser: argparse.ArgumentParser) -> None:
+    """`--give-up`, for all verbs that reach a node."""
+    parser.add_argument(
+        "--give-up",
+        type=duration,
+        metavar="TIME",
+        help="how long to try to (re)connect: 30s, 10m (default: 10m after a cut, 3s if the node was never reached)",
+    )
+
+
+def tell_line_events(out: Output) -> Callable[[LineEvent], None]:
+    """A listener that says when the line is down and up again."""
+
+    def tell(event: LineEvent) -> None:
+        if isinstance(event, Reconnecting):
+            reason = printable(event.error.sentence)
+            out.event("reconnecting", attempt=event.attempt, wait=round(event.wait, 3), reason=reason)
+            if event.attempt == 2 or event.attempt % 10 == 0:
+                out.note(f"The connection is gone ({reason}); trying again …")
+
+    return tell

@@ -1,0 +1,11 @@
+"""A client: the house put together for reaching nodes.
+
+In: an alias (or an invite), what a person or a program wants. Out: typed results, events, documented errors.
+May import: services (their client halves), runtime, transports, journal, store, trust, protocol, base.
+Must not: import node, lab or cli; print anything.
+"""
+
+from towline.client.connect import connect, join
+from towline.client.line import Line
+
+__all__ = ["Line", "connect", "join"]

@@ -1,0 +1,75 @@
+"""From an alias to a line, and from an invite to an alias."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from towline.base.errors import UsageError
+from towline.client.line import Credentials, Line, LineEvent, Target
+from towline.trust.home import client_home
+from towline.trust.invites import decode_code
+from towline.trust.keys import Identity
+from towline.trust.pins import KnownNodes, Node
+
+
+def connect(
+    alias: str,
+    *,
+    home: str | None = None,
+    give_up: float | None = None,
+    on_event: Callable[[LineEvent], None] | None = None,
+) -> Line:
+    """A line to the node known as `alias`: `async with towline.connect("home") as line: …`.
+
+    `home` is the client's state folder (default: TOWLINE_HOME or ~/.towline). `give_up`: seconds, see `Line`.
+    Raises UnknownAlias, LaxPermissions.
+    """
+    folder = home or client_home()
+    node = KnownNodes(folder).find(alias)
+    target = Target(node.alias, node.addresses or (node.address,), node.fingerprint)
+    return Line(target, Credentials(Identity.load_or_create(folder)), give_up=give_up, on_event=on_event)
+
+
+def local_line(unix_path: str, *, give_up: float | None = None) -> Line:
+    """A line to a node of our own user through its Unix socket; the kernel vouches for us and we are its admin."""
+    return Line(Target("this node", (f"unix:{unix_path}",), ""), Credentials(None), give_up=give_up)
+
+
+async def join(code: str, alias: str | None = None, *, home: str | None = None, give_up: float | None = None) -> Node:
+    """Redeem an invite with this client's key and remember the node. Joining again with the same key is harmless.
+
+    Raises BadInvite, Conflict (the alias is taken by another node), WrongPin, Unreachable, UsageError.
+    """
+    folder = home or client_home()
+    invite = decode_code(code)
+    known = KnownNodes(folder)
+    node = Node(
+        alias=alias or invite.name,
+        address=invite.addresses[0],
+        addresses=invite.addresses,
+        fingerprint=invite.fingerprint,
+        name=invite.name,
+        joined=time.time(),
+    )
+    known.check(node)  # before the invite is used up
+    credentials = Credentials(Identity.load_or_create(folder), invite.secret)
+    line = Line(Target(node.alias, invite.addresses, invite.fingerprint), credentials, give_up=give_up)
+    async with line:
+        return known.add(node)
+
+
+def split_remote(text: str) -> tuple[str, str, str] | None:
+    """`ALIAS:SHARE/PATH` as (alias, share, path); None for a local path. Raises UsageError.
+
+    As with scp, a path that has a slash before its first colon, or starts with one, is local; `./a:b` names a local
+    file with a colon.
+    """
+    alias, colon, rest = text.partition(":")
+    if not colon or "/" in alias or not alias or os.path.isabs(text):
+        return None
+    share, _, path = rest.partition("/")
+    if not share and path:
+        raise UsageError(f"{text!r} names no share; write ALIAS:SHARE/PATH.")
+    return alias, share, path

@@ -1,0 +1,73 @@
+"""What a node is told when it starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from dataclasses import dataclass, field
+
+from towline.base.errors import NotFound, UsageError
+from towline.services.files.shares import Share
+
+DEFAULT_LISTEN = "127.0.0.1:7440"
+DRAIN_SECONDS = 10.0
+_SHARE_NAME = re.compile(r"[\w.-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """`data` holds keys, database and journals; `listen` is HOST:PORT or None; `unix` a socket's path.
+
+    Without shares there is one, `files`, inside the data folder. `drain` (seconds) is how long work may go on after
+    SIGTERM.
+    """
+
+    data: str
+    listen: str | None = DEFAULT_LISTEN
+    unix: str | None = None
+    shares: tuple[Share, ...] = ()
+    name: str | None = None
+    drain: float = DRAIN_SECONDS
+
+    @property
+    def keys_folder(self) -> str:
+        return os.path.join(self.data, "keys")
+
+    @property
+    def unix_path(self) -> str:
+        return self.unix or default_unix_path(self.data)
+
+
+def default_unix_path(data: str) -> str:
+    """Where a node with this data folder listens for people on the same machine."""
+    return os.path.join(os.path.abspath(data), "run", "tow.sock")
+
+
+def parse_share(text: str) -> Share:
+    """`NAME=DIR` or `NAME=DIR:ro`. Raises UsageError, NotFound."""
+    name, equals, path = text.partition("=")
+    read_only = False
+    if path.endswith((":ro", ":rw")):
+        read_only = path.endswith(":ro")
+        path = path[:-3]
+    if not equals or not _SHARE_NAME.fullmatch(name) or not path:
+        raise UsageError(f"{text!r} is not NAME=DIR or NAME=DIR:ro (letters, digits, '.', '-' and '_' in the name).")
+    full = os.path.abspath(os.path.expanduser(path))
+    if not os.path.isdir(full):
+        raise NotFound(f"The folder {full} of share {name!r} does not exist.")
+    return Share(name, full, read_only)
+
+
+def default_name() -> str:
+    """A node's name until it is given one: the host's, as far as an alias may have its letters."""
+    return re.sub(r"[^\w.-]", "-", socket.gethostname().split(".")[0])[:64] or "node"
+
+
+@dataclass(slots=True)
+class Listening:
+    """Where a running node can be reached."""
+
+    address: str | None = None
+    unix: str | None = None
+    addresses: list[str] = field(default_factory=list)

@@ -1,0 +1,320 @@
+"""The node: listeners, admission, identity checks, and a task for each stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine
+
+from towline import __version__
+from towline.base.errors import (
+    BadProof,
+    Draining,
+    InternalError,
+    NotJoined,
+    Refused,
+    Revoked,
+    TowlineError,
+)
+from towline.base.text import printable
+from towline.node.config import Listening, NodeConfig, default_name
+from towline.protocol import events as ev
+from towline.protocol.records import Welcome
+from towline.protocol.session import Session
+from towline.protocol.table import Role, State
+from towline.runtime.channel import Channel
+from towline.runtime.lanes import LANE_TIMEOUT, TicketOffice
+from towline.runtime.listener import Admission, raise_descriptor_limit
+from towline.runtime.pump import Connection
+from towline.services.admin import OWNER, Administration, AdminService
+from towline.services.echo import echo
+from towline.services.files.service import FilesService
+from towline.services.files.shares import Share, Shares
+from towline.services.registry import Handler, Registry
+from towline.store import Store
+from towline.store.lock import DataLock
+from towline.transports import tcp, unix
+from towline.transports.blocking import BlockingPipe
+from towline.trust.grants import Grants
+from towline.trust.invites import secret_hash
+from towline.trust.keys import Identity, verify
+from towline.trust.tls import node_certificate, server_context
+
+log = logging.getLogger("towline.node")
+_OWNER_GRANTS = "admin"
+
+
+class Node:
+    """A server that can be embedded: `async with Node(data="…") as node: await node.serve_forever()`.
+
+    `data` may also be a `NodeConfig`. Add services with `@node.service("name")` before it starts.
+    """
+
+    def __init__(self, data: str | NodeConfig) -> None:
+        self.config = data if isinstance(data, NodeConfig) else NodeConfig(data=os.fspath(data))
+        self.listening = Listening()
+        self.fingerprint = ""
+        self.name = ""
+        self._services = Registry()
+        self._services.add("echo", echo, auto_accept=True)
+        self._admission = Admission()
+        self._tickets = TicketOffice()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._servers: list[asyncio.Server] = []
+        self._lock: DataLock | None = None
+        self._store: Store | None = None
+        self._files: FilesService | None = None
+        self._stopping = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} {self.listening.address} connections={len(self._admission.proved)}>"
+
+    def service(self, name: str) -> Callable[[Handler], Handler]:
+        """Offer a service of your own: a coroutine function that gets the channel of each stream, accepted."""
+
+        def add(handler: Handler) -> Handler:
+            self._services.add(name, handler, auto_accept=True)
+            return handler
+
+        return add
+
+    # --- life ---
+
+    async def __aenter__(self) -> Node:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop(drain=0)
+
+    async def start(self) -> None:
+        """Take the data folder, load keys, listen. Raises InUse, LaxPermissions, UsageError, DiskError."""
+        config = self.config
+        await asyncio.to_thread(self._open_data)
+        assert self._store is not None
+        shares = Shares(config.shares or (await asyncio.to_thread(_own_share, config.data),))
+        self._files = FilesService(shares, self._tickets, self._store.transfers)
+        administration = Administration(self._store, self.fingerprint, self.name, self.invite_addresses)
+        self._services.add("admin", AdminService(administration, self._shut_out))
+        self._services.add("files", self._files)
+        raise_descriptor_limit()
+        try:
+            await self._listen()
+        except BaseException:
+            await self.stop(drain=0)
+            raise
+
+    async def serve_forever(self) -> None:
+        """Until `request_stop`, then drain."""
+        await self._stopping.wait()
+        await self.stop()
+
+    def request_stop(self) -> None:
+        """Begin to drain; a second call ends at once."""
+        if self._stopping.is_set():
+            for connection in self._admission.everyone():
+                connection.abort()
+            self._tickets.shutdown()
+        self._stopping.set()
+
+    async def stop(self, drain: float | None = None) -> None:
+        """Stop listening, let work finish for `drain` seconds (default: the configured time), close everything."""
+        grace = self.config.drain if drain is None else drain
+        for server in self._servers:
+            server.close()
+        going = Draining("The node is shutting down.", retry_after=1.0)
+        for connection in list(self._admission.proved):
+            if grace and self._tasks:
+                connection.session.drain(going, connection.loop.time(), grace)
+                connection.flush()
+            else:
+                connection.close(going)
+        if grace and self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+        await self._close_all(going)
+
+    async def _close_all(self, going: TowlineError) -> None:
+        for connection in self._admission.everyone():
+            connection.close(going)
+        self._tickets.shutdown()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+        if self._files is not None:
+            await asyncio.to_thread(self._files.close)
+        for connection in self._admission.everyone():
+            connection.abort()
+        if self.listening.unix is not None:
+            unix.remove(self.listening.unix)
+            self.listening.unix = None
+        if self._store is not None:
+            await asyncio.to_thread(self._store.close)
+        if self._lock is not None:
+            self._lock.release()
+
+    def _open_data(self) -> None:
+        config = self.config
+        os.makedirs(config.data, mode=0o700, exist_ok=True)
+        self._lock = DataLock(config.data)
+        self._store = Store.open(config.data)
+        self.name = config.name or self._store.settings.get("name") or default_name()
+        self._store.settings.set("name", self.name)
+        identity = Identity.load_or_create(config.keys_folder, "node")
+        certificate, key, self.fingerprint = node_certificate(identity, config.keys_folder, self.name)
+        self._context = server_context(certificate, key)
+
+    async def _listen(self) -> None:
+        config = self.config
+        if config.listen is not None:
+            host, port = tcp.split_address(config.listen)
+            server, self.listening.address = await tcp.listen(host, port, self._context, self._new_connection)
+            self._servers.append(server)
+        server = await unix.listen(config.unix_path, self._new_connection)
+        self._servers.append(server)
+        self.listening.unix = config.unix_path
+        assert self._store is not None
+        addresses = "\n".join(self.invite_addresses())
+        await asyncio.to_thread(self._store.settings.set, "addresses", addresses)
+        await asyncio.to_thread(self._store.settings.set, "unix", config.unix_path)
+
+    def invite_addresses(self) -> list[str]:
+        """Where an invited client finds this node: the address listened on, or the Unix socket without one."""
+        if self.listening.address is not None:
+            return [self.listening.address]
+        return [f"unix:{self.listening.unix}"]
+
+    # --- House ---
+
+    def _new_connection(self) -> Connection:
+        return Connection(self)
+
+    def session_for(self, connection: Connection, now: float, nonce: bytes) -> Session:
+        self._admission.arrive(connection)
+        return Session(
+            Role.NODE,
+            agent=f"towline {__version__}",
+            nonce=nonce,
+            now=now,
+            fingerprint=self.fingerprint,
+            name=self.name,
+        )
+
+    def on_connected(self, connection: Connection) -> None:
+        """A node has nothing to check before the client's HELLO."""
+
+    def on_event(self, connection: Connection, event: ev.Event) -> None:
+        match event:
+            case ev.ProofOffered():
+                self._spawn(self._check_proof(connection, event))
+            case ev.LaneRequested(ticket):
+                self._admit_lane(connection, ticket)
+            case _:
+                pass  # GoingAway: the client drains; its streams end by themselves
+
+    def on_stream(self, connection: Connection, channel: Channel) -> None:
+        self._spawn(self._run_service(connection, channel))
+
+    def on_closed(self, connection: Connection, error: TowlineError | None) -> None:
+        self._admission.leave(connection)
+        if connection.person:
+            log.info("%s left: %s", connection.person, error.sentence if error else "closed")
+
+    # --- inside ---
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _check_proof(self, connection: Connection, offered: ev.ProofOffered) -> None:
+        try:
+            person, grants = await asyncio.to_thread(self._identify, connection, offered)
+            if connection.session.state is not State.VERDICT:
+                return  # it left meanwhile
+            self._admission.prove(connection)
+        except TowlineError as error:
+            log.info("%s was refused: %s", connection.peer.address, error.sentence)
+            connection.close(error)
+            return
+        connection.person, connection.grants = person, grants
+        connection.session.welcome(Welcome(person, str(grants)))
+        connection.flush()
+        if person != OWNER and not await asyncio.to_thread(self._still_welcome, person):
+            connection.close(Revoked())  # shut out between the check and the welcome
+            return
+        log.info("%s came from %s", person, connection.peer.address)
+
+    def _identify(self, connection: Connection, offered: ev.ProofOffered) -> tuple[str, Grants]:
+        """Who that is. Blocking. Raises Refused and its kin."""
+        proof = offered.proof
+        assert self._store is not None
+        if proof.method == "peer":
+            if connection.peer.uid != os.getuid():
+                raise Refused("Only the node's own user is let in without a key; join with an invite.")
+            return OWNER, Grants.parse(_OWNER_GRANTS)
+        if not verify(proof.key, proof.signature, offered.transcript):
+            raise BadProof
+        now = time.time()
+        if proof.method == "invite":
+            person = self._store.invites.redeem(secret_hash(proof.secret), proof.key, now)
+            self._store.audit.note(now, person.name, "join", connection.peer.address, "")
+        else:
+            known = self._store.people.by_key(proof.key)
+            if known is None:
+                raise NotJoined
+            person = known
+        if person.revoked:
+            raise Revoked
+        self._store.people.seen(person.name, now)
+        return person.name, Grants.parse(person.grants)
+
+    def _still_welcome(self, name: str) -> bool:
+        assert self._store is not None
+        person = self._store.people.by_name(name)
+        return person is not None and not person.revoked
+
+    def _admit_lane(self, connection: Connection, ticket: str) -> None:
+        try:
+            person, drive = self._tickets.redeem(ticket)
+        except TowlineError as error:
+            connection.close(error)
+            return
+        connection.session.welcome_lane(Welcome(person, "", lane=True))
+        sock, tls, rest = connection.detach()
+        self._admission.leave(connection)
+        if rest:
+            sock.close()  # a client that talks before its WELCOME is not one of ours
+            return
+        self._tickets.run(BlockingPipe(sock, tls, timeout=LANE_TIMEOUT.value), drive)
+
+    async def _run_service(self, connection: Connection, channel: Channel) -> None:
+        try:
+            await self._services.find(channel.service)(channel)
+            channel.end()
+            while await channel.receive() is not None:
+                pass  # the peer may finish its side; what it says now is for nobody
+            await channel.flush()
+        except TowlineError as error:
+            channel.reset(error)
+        except asyncio.CancelledError:
+            channel.reset(Draining())
+            raise
+        except Exception:
+            log.exception("the service %s failed", printable(channel.service, limit=80))
+            channel.reset(InternalError("The node has a bug in this service; its log has the details."))
+        finally:
+            connection.release(channel)
+
+    def _shut_out(self, name: str) -> None:
+        for connection in list(self._admission.proved):
+            if connection.person == name:
+                connection.close(Revoked())
+
+
+def _own_share(data: str) -> Share:
+    path = os.path.join(os.path.abspath(data), "files")
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    return Share("files", path)
