@@ -62,13 +62,15 @@ def read_secret(path: str) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise NotFound(f"The secret file {path!r} cannot be opened: {error.strerror}.") from None
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"The secret file {path!r} is not a regular file.")
         if status.st_mode & 0o077:
             raise LaxPermissions(f"The secret file {path!r} can be read by others; run: chmod 600 {path}")
-        secret = file.read(64 * 1024).removesuffix(b"\n").removesuffix(b"\r")
+        secret = os.read(descriptor, 64 * 1024).removesuffix(b"\n").removesuffix(b"\r")
+    finally:
+        os.close(descriptor)
     if not secret:
         raise UsageError(f"The secret file {path!r} is empty.")
     return secret

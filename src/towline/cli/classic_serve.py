@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -116,7 +118,13 @@ class Reporter:
         self._out = out
 
     def __call__(self, event: str, /, **fields: object) -> None:
-        """Print one event."""
+        """Print one event. When nobody reads our output any more (`| head -1`), the server goes on in silence."""
+        try:
+            self._print(event, fields)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def _print(self, event: str, fields: dict[str, Any]) -> None:
         self._out.event(event, **fields)
         if event == "listening":
             self._out.event("warning", message=_WARNING)
