@@ -1,0 +1,146 @@
+"""What is asked of the operating system in more than one place: its errors in our words, rename without clobbering.
+
+Only documented errors leave this room: every OSError passes `disk_error`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from types import TracebackType
+
+from towline.base.errors import (
+    Conflict,
+    DiskError,
+    IsADirectory,
+    LimitExceeded,
+    NoSpace,
+    NotADirectory,
+    NotFound,
+    PathRefused,
+    PermissionDenied,
+    ReadOnlyShare,
+    TowlineError,
+)
+from towline.services.files.names import quoted
+
+PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY)  # enough to walk through a folder that may not be listed
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+PERMISSIONS = 0o777  # setuid, setgid and sticky bits are never taken over from a peer
+
+_ERRORS: dict[int, tuple[type[TowlineError], str]] = {
+    errno.ENOENT: (NotFound, "there is nothing with that name"),
+    errno.EACCES: (PermissionDenied, "the operating system does not permit that"),
+    errno.EPERM: (PermissionDenied, "the operating system does not permit that"),
+    errno.ENOSPC: (NoSpace, "the disk is full; make room and run the command again, it goes on where it stopped"),
+    errno.EDQUOT: (NoSpace, "the disk quota is used up; make room and run the command again, it goes on"),
+    errno.ENOTDIR: (NotADirectory, "a folder was expected and something else is there"),
+    errno.EISDIR: (IsADirectory, "a file was expected and a folder is there"),
+    errno.EEXIST: (Conflict, "something with that name exists already"),
+    errno.ENOTEMPTY: (Conflict, "the folder is not empty"),
+    errno.ENAMETOOLONG: (PathRefused, "the name is longer than the file system takes"),
+    errno.EILSEQ: (PathRefused, "the file system does not take that name"),
+    errno.ELOOP: (PathRefused, "a symlink is in the way, and symlinks are not followed"),
+    errno.EROFS: (ReadOnlyShare, "the file system is mounted read-only"),
+    errno.EMFILE: (LimitExceeded, "this process has as many files open as it may"),
+    errno.ENFILE: (LimitExceeded, "this machine has as many files open as it may"),
+}
+
+
+def disk_error(error: OSError, path: str) -> TowlineError:
+    """The documented error that `error` stands for, naming `path`."""
+    known = _ERRORS.get(error.errno or 0)
+    if known is None:
+        return DiskError(f"{quoted(path)}: the disk reported: {error.strerror or type(error).__name__}.")
+    kind, words = known
+    return kind(f"{quoted(path)}: {words}.")
+
+
+class oserrors:  # noqa: N801  # reads as a statement: with oserrors(path):
+    """Context manager: an OSError inside becomes a documented error that names `path`."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            raise disk_error(error, self._path) from error
+
+
+def kind_of(mode: int) -> str:
+    """`file`, `dir`, `link` or `other` for an st_mode."""
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "dir"
+    return "link" if stat.S_ISLNK(mode) else "other"
+
+
+def what_other(mode: int) -> str:
+    """What an entry is that is neither file, folder nor symlink, in a person's words."""
+    for is_it, word in ((stat.S_ISFIFO, "a fifo"), (stat.S_ISSOCK, "a socket")):
+        if is_it(mode):
+            return word
+    return "a device"
+
+
+def lstat_at(folder: int, name: str) -> os.stat_result:
+    """stat of an entry itself. Raises OSError."""
+    return os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+
+def open_folder_at(folder: int, name: str, flags: int = FOLDER) -> int:
+    """A descriptor of the folder `name`, which is no symlink. Raises OSError (ELOOP for a symlink)."""
+    try:
+        return os.open(name, flags, dir_fd=folder)
+    except NotADirectoryError:
+        # Linux says ENOTDIR for a symlink, too. The second look only chooses the sentence.
+        if stat.S_ISLNK(lstat_at(folder, name).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
+        raise
+
+
+def rename_noreplace(source: int, name: str, target: int, new_name: str) -> None:
+    """Rename between two folders given by descriptor; an existing target stays (FileExistsError). Raises OSError.
+
+    renameat2(2) with RENAME_NOREPLACE; where kernel or file system lack it: link and unlink for a file, and for a
+    folder an empty one of ours as the placeholder that rename(2) may replace.
+    """
+    if _renameat2 is not None:
+        if _renameat2(source, os.fsencode(name), target, os.fsencode(new_name), 1) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.ENOSYS, errno.EINVAL):
+            raise OSError(number, os.strerror(number))
+    if not stat.S_ISDIR(lstat_at(source, name).st_mode):
+        os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+        os.unlink(name, dir_fd=source)
+        return
+    os.mkdir(new_name, 0o700, dir_fd=target)
+    try:
+        os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
+    except OSError:
+        os.rmdir(new_name, dir_fd=target)
+        raise
+
+
+def _load_renameat2() -> ctypes._FuncPointer | None:
+    try:
+        function = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    function.restype = ctypes.c_int
+    return function
+
+
+_renameat2 = _load_renameat2()
