@@ -1,0 +1,486 @@
+"""The tap: a plain blocking (or non-blocking) socket whose every call is noted, with what the kernel says after it.
+
+    with Recorder("sticky-send") as recorder:
+        recorder.scene("two-sends", {"en": "two sends", "zh": "发送两次"})
+        listener = recorder.listen()
+        client = recorder.connect(listener.local)
+        server = listener.accept()
+        client.send(b"hello")
+        server.recv(1024)
+        recording = recorder.recording()
+
+Both ends are tapped by one recorder, so they share one time line. Errors are noted and raised again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import select
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from towline.base.errors import TimedOut
+from towline.base.limits import Limit
+from towline.lab import kernel
+from towline.lab.capture import Capture, Seen
+from towline.lab.recording import Event, Kernel, Recording, Scene, Table
+from towline.lab.texts import Text
+
+LAB_EVENTS = Limit("lab_events", 20_000, "events", "a recording is held in memory; the rest is counted")
+LAB_PAYLOAD = Limit(
+    "lab_payload", 4096, "bytes", "payload that is kept of one call; sizes and positions are kept whole"
+)
+PATIENCE = 8.0  # seconds; what a deaf peer holds up, TCP repeats after 1 s at first
+
+# A socket's address as Python gives it: (host, port, ...) for IP, a path for Unix.
+SocketAddress = Any
+
+
+class Recorder:
+    """One time line for all taps. Payload beyond `keep` bytes a call is not kept (0: none at all)."""
+
+    def __init__(self, name: str, *, keep: int = LAB_PAYLOAD.value, segments: bool = True) -> None:
+        self.name = name
+        self.keep = keep
+        self._began = time.monotonic()
+        self._scenes: list[_Draft] = []
+        self._taps: list[Tap] = []
+        self._muted = False
+        opened: Capture | str = Capture.open() if segments else "switched off"
+        self._capture = opened if isinstance(opened, Capture) else None
+        self.no_segments = opened if isinstance(opened, str) else ""
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every tapped socket and the capture."""
+        for tap in self._taps:
+            tap.sock.close()
+        if self._capture:
+            self._capture.close()
+
+    # --- scenes and remarks ---
+
+    def scene(
+        self, name: str, title: Text, *, left: tuple[str, ...] = ("client",), right: tuple[str, ...] = ("server",)
+    ) -> None:
+        """Begin a scene; the former one ends here."""
+        self._settle()
+        self._scenes.append(_Draft(name, title, left, right))
+
+    def fact(self, name: str, value: Any) -> None:
+        """Keep a measured JSON value in the scene, for the verdict."""
+        self._now.facts[name] = value
+
+    def facts(self) -> Mapping[str, Any]:
+        return self._now.facts
+
+    def table(self, title: Text, columns: tuple[Text, ...], rows: list[tuple[str | Text, ...]]) -> None:
+        """Keep a small table in the scene, for a person."""
+        self._now.tables.append(Table(title, columns, tuple(rows)))
+
+    def footnote(self, text: Text) -> None:
+        """Said below the scene: what is not shown here, and why."""
+        self._now.note = text
+
+    def remark(self, who: str, text: Text) -> None:
+        """A sentence at this point of the time line, on the side of `who`."""
+        self.note(Event(at=self.clock(), who=who, call="remark", text=text))
+
+    def look(self, tap: Tap, other: Tap | None = None) -> tuple[str, str]:
+        """Note the TCP states of both ends of `tap`'s connection (/proc/net/tcp): (here, there)."""
+        states = tap.states()
+        at = self.clock()
+        there = other.who if other else (self._now.right if tap.who in self._now.left else self._now.left)[0]
+        self.note(Event(at=at, who=tap.who, call="state", detail=states[0]))
+        self.note(Event(at=at, who=there, call="state", detail=states[1]))
+        return states
+
+    def wait(self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+        """Look until `condition` holds; TimedOut, naming `what`, when it does not within `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimedOut(f"Waited {seconds:g} s for this, in vain: {what}.")
+            time.sleep(0.002)
+
+    # --- sockets ---
+
+    def new(self, who: str, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> Tap:
+        """A new tapped socket of that family and kind; waits at most PATIENCE in any one call."""
+        sock = socket.socket(family, kind)
+        sock.settimeout(PATIENCE)
+        return self.tap(sock, who)
+
+    def tap(self, sock: socket.socket, who: str) -> Tap:
+        """Tap a socket that is already there."""
+        tap = Tap(self, sock, who)
+        self._taps.append(tap)
+        return tap
+
+    def listen(
+        self, address: SocketAddress = ("127.0.0.1", 0), who: str = "server", *, backlog: int = 16, reuse: bool = True
+    ) -> Tap:
+        """A tapped listener on loopback (a path: on a Unix socket)."""
+        tap = self.new(who, family_of(address))
+        if reuse and tap.sock.family != socket.AF_UNIX:
+            tap.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tap.bind(address)
+        tap.listen(backlog)
+        return tap
+
+    def connect(self, address: SocketAddress, who: str = "client") -> Tap:
+        """A tapped connection to a listener."""
+        tap = self.new(who, family_of(address))
+        tap.connect(address)
+        return tap
+
+    def pair(self, who: str = "client", whom: str = "server", *, nodelay: bool = False) -> tuple[Tap, Tap]:
+        """Both ends of a TCP connection on loopback that already stands: how it came to be is not noted."""
+        self._muted = True
+        listener = self.listen(who=whom)
+        near = self.connect(listener.local, who)
+        far = listener.accept()
+        if nodelay:
+            near.option("TCP_NODELAY", 1)
+        listener.sock.close()
+        self._muted = False
+        if self._capture:
+            self._capture.drain()
+        return near, far
+
+    def recording(self) -> Recording:
+        """All that was noted so far."""
+        self._settle()
+        return Recording(
+            name=self.name,
+            scenes=tuple(draft.scene() for draft in self._scenes),
+            system=f"{platform.system()} {platform.release()}",
+            segments_shown=self._capture is not None,
+            redacted=self.keep == 0,
+        )
+
+    # --- for the taps ---
+
+    def clock(self) -> float:
+        """Seconds since the recording began."""
+        return time.monotonic() - self._began
+
+    def note(self, event: Event) -> None:
+        """Put an event on the time line; above the limit it is only counted."""
+        if self._muted:
+            return
+        if len(self._now.events) < LAB_EVENTS.value:
+            self._now.events.append(event)
+        else:
+            self._now.facts["events_not_kept"] = self._now.facts.get("events_not_kept", 0) + 1
+
+    def watch(self, tap: Tap) -> None:
+        """Have the segments of this socket captured from now on."""
+        if self._capture and tap.sock.family != socket.AF_UNIX:
+            self._capture.watch([tap.local[1]])
+
+    def mate(self, tap: Tap) -> Tap | None:
+        """The tap at the other end of an accepted connection, where it is one of ours."""
+        unix = tap.sock.family == socket.AF_UNIX
+        for other in self._taps:
+            fits = other.peer == tap.local if unix else other.local == tap.peer
+            if fits and other is not tap and other.peer and other.out and not other.accepted:
+                return other
+        return None
+
+    def owner(self, address: SocketAddress) -> str:
+        """The name of the tap that listens at `address`; `peer` for somebody else's."""
+        names = [tap.who for tap in self._taps if tap.local and _same(tap.local, address)]
+        return names[-1] if names else "peer"
+
+    def flow(self, source: str, target: str) -> str:
+        """A name for the bytes from `source` to `target`, unique in this scene."""
+        count = self._now.flows[f"{source}→{target}"] = self._now.flows.get(f"{source}→{target}", 0) + 1
+        return f"{source}→{target}" + (f" #{count}" if count > 1 else "")
+
+    @property
+    def _now(self) -> _Draft:
+        if not self._scenes:
+            self._scenes.append(_Draft("", {"en": "", "zh": ""}, ("client",), ("server",)))
+        return self._scenes[-1]
+
+    def _settle(self) -> None:
+        # Calls are noted as they return and segments after the fact; the time line is sorted when a scene ends.
+        if not self._scenes:
+            return
+        draft = self._now
+        if self._capture:
+            for seen in self._capture.drain():
+                draft.events.append(self._segment(seen))
+        draft.events.sort(key=lambda event: event.at)
+
+    def _segment(self, seen: Seen) -> Event:
+        part = seen.segment
+        owners = [tap for tap in self._taps if tap.local and tap.local[:2] == part.source]
+        exact = [tap for tap in owners if tap.peer and tap.peer[:2] == part.target] or owners
+        tap = exact[-1] if exact else None
+        start = None
+        if part.protocol == "TCP":
+            origin = self._now.origins.setdefault((part.source, part.target), part.seq + ("SYN" in part.flags))
+            start = (part.seq - origin) % 2**32 if part.size else None
+        return Event(
+            at=seen.when - self._began,
+            who=tap.who if tap else "?",
+            call="segment",
+            returned=part.size,
+            flow=tap.out if tap else "",
+            start=start,
+            data=part.payload[: self.keep],
+            detail=" ".join(part.flags) or part.protocol,
+        )
+
+
+class Tap:
+    """A socket whose calls are noted. Has the calls of a socket; `sock` is the socket itself."""
+
+    def __init__(self, recorder: Recorder, sock: socket.socket, who: str) -> None:
+        self.recorder = recorder
+        self.sock = sock
+        self.who = who
+        self.local: SocketAddress = ()
+        self.peer: SocketAddress = ()
+        self.out = ""  # the name of the flow that this end writes
+        self.into = ""  # and of the one that it reads
+        self.accepted = False
+        self._wrote = 0
+        self._read = 0
+        # For datagrams that may be lost or doubled: the position that a payload itself tells.
+        self.locate: Callable[[bytes], int] | None = None
+        self._learn()
+
+    def __repr__(self) -> str:
+        return f"<Tap {self.who} {self.local} → {self.peer}>"
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    # --- setting up ---
+
+    def bind(self, address: SocketAddress) -> None:
+        self._call("bind", lambda: self.sock.bind(address), detail=show(address))
+        self._learn()
+        self.recorder.watch(self)
+
+    def listen(self, backlog: int) -> None:
+        self._call("listen", lambda: self.sock.listen(backlog), detail=f"backlog={backlog}")
+
+    def option(self, name: str, value: int) -> None:
+        """Set a SOL_SOCKET (SO_…) or IPPROTO_TCP (TCP_…) option by its name."""
+        level = socket.IPPROTO_TCP if name.startswith("TCP_") else socket.SOL_SOCKET
+        number = int(getattr(socket, name))
+        self._call("setsockopt", lambda: self.sock.setsockopt(level, number, value), detail=f"{name} = {value}")
+
+    def connect(self, address: SocketAddress) -> None:
+        """Blocking: returns when the connection stands. Non-blocking: raises BlockingIOError while it does not."""
+        if self.sock.family != socket.AF_UNIX and not self.local:
+            # Bound first, so that the capture knows our port before the first segment.
+            self.sock.bind((("::1" if self.sock.family == socket.AF_INET6 else "127.0.0.1"), 0))
+            self._learn()
+            self.recorder.watch(self)
+        self.peer = address
+        if not self.out:
+            self.join(None, self.recorder.owner(address))
+        self._call("connect", lambda: self.sock.connect(address), detail=show(address))
+        self._learn()
+
+    def accept(self) -> Tap:
+        """The next connection, tapped, joined with its other end where that is ours too."""
+        sock, _ = self._call("accept", self.sock.accept, late=True)
+        sock.settimeout(self.sock.gettimeout())
+        tap = self.recorder.tap(sock, self.who)
+        mate = self.recorder.mate(tap)
+        if mate:
+            mate.accepted = True
+            tap.out, tap.into = mate.into, mate.out
+        else:
+            tap.join(None)
+        return tap
+
+    def join(self, mate: Tap | None, name: str = "peer") -> None:
+        """Name the two flows between this end and `mate` (or an untapped peer called `name`)."""
+        name = mate.who if mate else name
+        self.out, self.into = self.recorder.flow(self.who, name), self.recorder.flow(name, self.who)
+        if mate:
+            mate.out, mate.into = self.into, self.out
+
+    # --- bytes ---
+
+    def send(self, data: bytes, *, of: str = "") -> int:
+        """One send; returns how many bytes the kernel took. `of` names the message that the bytes belong to."""
+        return self._send("send", lambda: self.sock.send(data), data, of)
+
+    def sendall(self, data: bytes, *, of: str = "") -> None:
+        def whole() -> int:
+            self.sock.sendall(data)
+            return len(data)
+
+        self._send("sendall", whole, data, of)
+
+    def sendto(self, data: bytes, address: SocketAddress, *, of: str = "") -> int:
+        if not self.local or self.local[-1] == 0:
+            self.sock.bind((("::1" if self.sock.family == socket.AF_INET6 else "127.0.0.1"), 0))
+            self._learn()
+            self.recorder.watch(self)
+        return self._send("sendto", lambda: self.sock.sendto(data, address), data, of)
+
+    def recv(self, size: int) -> bytes:
+        """One recv: at most `size` bytes, as few as one; b"" at the end."""
+        data, _ = self._recv("recv", size, lambda: (self.sock.recv(size), None))
+        return data
+
+    def recvfrom(self, size: int) -> tuple[bytes, SocketAddress]:
+        """One datagram; what does not fit into `size` is thrown away by the kernel, and the recording says so."""
+        if self.sock.gettimeout() != 0.0:
+            # Wait outside the call, so that the size of the datagram (SIOCINQ) is known before it is taken.
+            select.select([self.sock], [], [], self.sock.gettimeout())
+        return self._recv("recvfrom", size, lambda: self.sock.recvfrom(size))
+
+    # --- the end ---
+
+    def shutdown(self, how: int) -> None:
+        names = {socket.SHUT_RD: "SHUT_RD", socket.SHUT_WR: "SHUT_WR", socket.SHUT_RDWR: "SHUT_RDWR"}
+        self._call("shutdown", lambda: self.sock.shutdown(how), detail=names[how])
+
+    def close(self) -> None:
+        self._call("close", self.sock.close)
+
+    # --- the kernel's view ---
+
+    def states(self) -> tuple[str, str]:
+        """TCP states of (this end, the other end), `CLOSED` for an end that the kernel no longer knows."""
+        rows = kernel.table()
+        here, there = self.local[:2], self.peer[:2]
+        return kernel.state_of(here, there, rows), kernel.state_of(there, here, rows)
+
+    def unread(self) -> int:
+        """Bytes waiting to be received (FIONREAD)."""
+        return kernel.unread(self.sock) or 0
+
+    # --- noting ---
+
+    def _send(self, name: str, action: Callable[[], int], data: bytes, of: str) -> int:
+        start = self.locate(data) if self.locate else self._wrote
+        taken = self._call(name, action, asked=len(data), flow=self.out, start=start, data=data, of=of)
+        self._wrote += int(taken)
+        return int(taken)
+
+    def _recv(
+        self, name: str, size: int, action: Callable[[], tuple[bytes, SocketAddress]]
+    ) -> tuple[bytes, SocketAddress]:
+        waiting = kernel.unread(self.sock)
+        data, address = self._call(
+            name, action, late=True, asked=size, flow=self.into, start=self._read, waiting=waiting
+        )
+        # A datagram is taken whole even when only a part of it fits.
+        self._read += max(len(data), waiting or 0) if name == "recvfrom" else len(data)
+        return data, address
+
+    def _call(self, name: str, action: Callable[[], Any], *, late: bool = False, **known: Any) -> Any:
+        began = self.recorder.clock()
+        result: Any = None
+        failure = ""
+        try:
+            result = action()
+        except OSError as error:
+            failure = errno.errorcode.get(error.errno or 0, type(error).__name__)
+            raise
+        finally:
+            ended = self.recorder.clock()
+            if failure or name in {"bind", "listen", "connect", "accept", "setsockopt", "shutdown", "close"}:
+                known.setdefault("returned", None)
+            else:
+                self._measure(known, result)
+            self.recorder.note(
+                Event(
+                    at=ended if late else began,
+                    who=self.who,
+                    call=name,
+                    took=ended - began,
+                    error=failure,
+                    kernel=kernel.observe(self.sock) if self.sock.fileno() >= 0 else Kernel(state=""),
+                    **known,
+                )
+            )
+        return result
+
+    def _measure(self, known: dict[str, Any], result: Any) -> None:
+        if isinstance(result, tuple):  # received
+            data: bytes = result[0]
+            known["returned"] = len(data)
+            if self.locate and data:
+                known["start"] = self.locate(data)
+        else:
+            data = known["data"]
+            known["returned"] = result
+        known["data"] = data[: min(known["returned"], self.recorder.keep)]
+
+    def _learn(self) -> None:
+        # Addresses are remembered: after close they are still needed to look up the state.
+        try:
+            self.local = self.sock.getsockname()
+        except OSError:
+            return
+        if self.sock.family != socket.AF_UNIX and self.local[1] == 0:
+            self.local = ()
+        try:
+            self.peer = self.sock.getpeername() or self.peer
+        except OSError:  # not connected
+            return
+
+
+class _Draft:
+    """A scene while it is played."""
+
+    def __init__(self, name: str, title: Text, left: tuple[str, ...], right: tuple[str, ...]) -> None:
+        self.name, self.title, self.left, self.right = name, title, left, right
+        self.events: list[Event] = []
+        self.facts: dict[str, Any] = {}
+        self.tables: list[Table] = []
+        self.note: Text | None = None
+        self.flows: dict[str, int] = {}
+        self.origins: dict[tuple[tuple[str, int], tuple[str, int]], int] = {}
+
+    def scene(self) -> Scene:
+        return Scene(
+            name=self.name,
+            title=self.title,
+            left=self.left,
+            right=self.right,
+            events=tuple(self.events),
+            facts=dict(self.facts),
+            tables=tuple(self.tables),
+            note=self.note,
+        )
+
+
+def family_of(address: SocketAddress) -> int:
+    """The address family that fits: a path is a Unix socket, a colon in the host IPv6."""
+    if isinstance(address, (str, bytes, os.PathLike)):
+        return int(socket.AF_UNIX)
+    return int(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+
+
+def show(address: SocketAddress) -> str:
+    """`127.0.0.1:80`, `[::1]:80`, or the path."""
+    if not isinstance(address, tuple) or not address:
+        return str(address)
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _same(one: SocketAddress, other: SocketAddress) -> bool:
+    return bool(one[:2] == other[:2] if isinstance(one, tuple) and isinstance(other, tuple) else one == other)
