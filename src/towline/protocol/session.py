@@ -39,16 +39,17 @@ class Session:
     """The protocol state of one connection.
 
     `nonce`: 32 fresh random bytes. `fingerprint`: of the node's certificate as this side knows it (hexadecimal),
-    bound into the proof. `lane`: a client's ticket when this connection is to be a lane. Times: seconds, monotonic.
+    bound into the proof. `lane`: a client's ticket when this connection is to be a lane. `patience`: seconds that the
+    handshake may take. Times: seconds, monotonic.
     """
 
     __slots__ = ("_decoder", "_draining", "_events", "_farewell", "_gate", "_liveness", "_now", "_opening",
-                 "_scheduler", "_streams", "_timers", "error", "fingerprint", "going_away", "limits",
+                 "_patience", "_scheduler", "_streams", "_timers", "error", "fingerprint", "going_away", "limits",
                  "our_hello", "peer_hello", "role", "state", "streams")  # fmt: skip
 
     def __init__(
         self, role: Role, *, agent: str, nonce: bytes, now: float, fingerprint: str = "", name: str | None = None,
-        lane: str | None = None, limits: Limits | None = None
+        lane: str | None = None, limits: Limits | None = None, patience: float = HANDSHAKE_SECONDS.value
     ) -> None:  # fmt: skip
         self.role = role
         self.limits = limits or Limits()
@@ -63,13 +64,14 @@ class Session:
         self._farewell: TowlineError | None = None  # the reason in the peer's GOAWAY
         self._events: list[ev.Event] = []
         self._now = now
+        self._patience = patience
         self._scheduler = Scheduler()
         self._streams = Streams(role, self.limits, self._scheduler, self._events, now)
         self.streams = self._streams.by_id  # open ones, and the peer's that are not released yet
         self._opening = Opening(role, self.our_hello, fingerprint)
         self._timers = Timers()
         self._liveness = Liveness(self._scheduler, self._timers, now)
-        self._timers.arm(Timer.HANDSHAKE, now + HANDSHAKE_SECONDS.value)
+        self._timers.arm(Timer.HANDSHAKE, now + patience)
         self._enter(State.VERDICT if self._opening.lane else State.PREFACE)
         if role is Role.CLIENT:
             self._say_hello()
@@ -309,7 +311,7 @@ class Session:
             self._finish(ConnectionLost(f"The other side has not answered for {PONG_TIMEOUT:.0f} s."))
 
     def _handshake_due(self) -> None:
-        self._close(HandshakeTimeout(f"Limit handshake_seconds is {HANDSHAKE_SECONDS.value} s."))
+        self._close(HandshakeTimeout(f"Limit handshake_seconds is {self._patience:g} s."))
 
     def _goodbye_due(self) -> None:
         self._close(Draining())
