@@ -11,7 +11,6 @@ import pytest
 from towline.base.errors import ClosedEarly
 from towline.classic.chat import Chat, listen_to_operator, says_quit
 from towline.classic.chat_client import ChatTalker
-from towline.classic.limits import CHAT_QUEUE
 
 from .kit import Events, Served, ended, naive_server, naive_udp_server, received, serving, wire_to
 
@@ -95,7 +94,7 @@ def test_a_client_that_never_reads_is_dropped_and_the_others_stay() -> None:
         deaf.send(b"x")
         assert received(other, 5) == b"[1] x"
         line = "@1 " + "y" * 100_000
-        for _ in range(CHAT_QUEUE.value + 100):
+        for _ in range(200):  # more than both kernels' buffers and the queue hold
             operator.says(served, line)
         served.events.wait("refused", client=1, name="limit")
         operator.says(served, "@2 fine")
@@ -209,6 +208,18 @@ def test_our_talk_says_what_was_not_sent() -> None:
 
     with naive_server(server) as address, wire_to(address) as wire, pytest.raises(ClosedEarly, match="1 lines"):
         Person("hello\nmore\n").talk(wire)
+
+
+def test_a_person_and_the_server_may_speak_at_any_time() -> None:
+    def server(conn: socket.socket) -> None:
+        conn.send(b"first word")
+        heard = b""
+        while not heard.endswith(b"Q"):
+            heard += conn.recv(1024)
+        assert heard == b"onetwoQ"
+
+    with naive_server(server) as address, wire_to(address) as wire:
+        assert Person("one\ntwo\nQ\n").talk(wire, patience=None) == "our q"
 
 
 def test_our_talk_over_udp() -> None:

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from towline.base.errors import ClosedEarly
+from towline.base.limits import Limit
+from towline.classic import limits
 from towline.classic.dialects import DIALECTS
 from towline.cli.main import main
 
@@ -356,3 +358,13 @@ def test_a_reader_of_the_servers_output_may_leave() -> None:
                 client.send(b"x")
                 assert client.recv(10) == b"X"
         server.process.stdout = None
+
+
+def test_the_reference_page_has_every_dialect_and_every_limit() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "classic.md").read_text()
+    for name in DIALECTS:
+        assert f"\n## {name}\n" in page
+    for limit in vars(limits).values():
+        if isinstance(limit, Limit):
+            assert f"| `{limit.name}` | " in page
+            assert f"| {limit.reason} |" in page

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from towline.base.errors import ClosedEarly, DialectError, LimitExceeded, TowlineError
+from towline.base.limits import Limit
 from towline.classic.lengths import Ask, AskTalker, Int32, Int32Talker
 
 from .kit import ended, int32, naive_server, received, serving, wire_to
@@ -52,6 +53,19 @@ def test_int32_refuses_lengths_and_lives(length: bytes, name: str) -> None:
         served.events.wait("refused", name=name)
         other.sendall(int32(1) + b"x")
         assert received(other, 5) == int32(1) + b"X"
+
+
+def test_unfinished_messages_of_all_clients_have_one_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("towline.classic.lengths.MEMORY", Limit("here", 100_000, "bytes", "a test"))
+    with serving(lambda events: Int32()) as served, served.connect() as one, served.connect() as two:
+        one.sendall(int32(90_000) + b"1" * 60_000)
+        served.events.wait("joined", client=2)
+        two.sendall(int32(90_000) + b"2" * 60_000)
+        refused = served.events.wait("refused", name="limit")
+        assert "Limit here" in refused["message"]
+        survivor, byte = (one, b"1") if refused["client"] == 2 else (two, b"2")
+        survivor.sendall(byte * 30_000)
+        assert received(survivor, 90_004)[4:] == byte * 90_000
 
 
 def test_int32_sink_answers_nothing() -> None:

@@ -9,6 +9,7 @@ import struct
 import pytest
 
 from towline.base.errors import ClosedEarly, TimedOut, Unreachable
+from towline.base.limits import Limit
 from towline.classic.address import parse_address
 from towline.classic.text import DEFAULT_TEMPLATE, Answering, ReplyTalker, UpperTalker, reply_with, upper
 
@@ -40,6 +41,21 @@ def test_upper_serves_many_at_once_and_survives_those_that_vanish() -> None:
         first.send(b"still here")
         assert first.recv(100) == b"STILL HERE"
         first.close()
+
+
+def test_clients_beyond_the_limit_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("towline.classic.server.CLIENTS", Limit("here", 2, "clients", "a test"))
+    with serving(lambda events: Answering(upper)) as served:
+        with served.connect() as one, served.connect() as two, served.connect() as three:
+            assert "Limit here is 2 clients" in served.events.wait("refused", client=3)["message"]
+            assert three.recv(1) == b""
+            one.send(b"a")
+            assert one.recv(1) == b"A"
+            two.close()
+            served.events.wait("left", client=2)
+        with served.connect() as four:
+            four.send(b"d")
+            assert four.recv(1) == b"D"
 
 
 def test_upper_over_a_unix_socket(tmp_path: object) -> None:

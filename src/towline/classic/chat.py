@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from towline.base.errors import LimitExceeded
 from towline.classic.codecs import text_decoder
-from towline.classic.limits import CHAT_QUEUE
+from towline.classic.limits import CHAT_MESSAGES, CHAT_QUEUE
 from towline.classic.server import DatagramPeer, OnEvent, Peer
 
 
@@ -138,37 +138,40 @@ class _Conversation:
 
     def __init__(self, peer: Peer | DatagramPeer, encoding: str) -> None:
         self.peer = peer
-        self._queue: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue(CHAT_QUEUE.value)
-        self._overrun = asyncio.Event()
+        self._queue: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue()
+        self._waiting = 0  # bytes
+        self._overrun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def post(self, data: bytes, *, last: bool) -> None:
         """Queue a message; a client that lets too many wait is dropped by `write`."""
+        self._waiting += len(data)
         try:
+            CHAT_QUEUE.check(self._waiting, what="the client does not read")
+            CHAT_MESSAGES.check(self._queue.qsize() + 1, what="the client does not read")
+        except LimitExceeded as error:
+            if not self._overrun.done():
+                self._overrun.set_exception(error)
+        else:
             self._queue.put_nowait((data, last))
-        except asyncio.QueueFull:
-            self._overrun.set()
 
     async def write(self, peer: Peer) -> None:
         """Send what is queued, up to the last one. Raises LimitExceeded after an overrun."""
         sending = asyncio.ensure_future(self._send_all(peer))
-        overrun = asyncio.ensure_future(self._overrun.wait())
         try:
-            done, _ = await asyncio.wait({sending, overrun}, return_when=asyncio.FIRST_COMPLETED)
-            if sending in done:
-                return sending.result()
+            done, _ = await asyncio.wait({sending, self._overrun}, return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                ended.result()
         finally:
             sending.cancel()
-            overrun.cancel()
-            await asyncio.gather(sending, overrun, return_exceptions=True)
-        raise LimitExceeded(
-            f"Limit {CHAT_QUEUE.name} is {CHAT_QUEUE.value} {CHAT_QUEUE.unit}; the client reads none."
-        )
+            self._overrun.cancel()
+            await asyncio.gather(sending, self._overrun, return_exceptions=True)
 
     async def _send_all(self, peer: Peer) -> None:
         last = False
         while not last:
             data, last = await self._queue.get()
             await peer.send(data)
+            self._waiting -= len(data)
 
 
 async def _send_datagram(peer: DatagramPeer, data: bytes) -> None:

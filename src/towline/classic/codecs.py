@@ -60,6 +60,11 @@ class Int32Decoder:
         self._limit = limit
         self._held = bytearray()
 
+    @property
+    def held(self) -> int:
+        """Bytes of an unfinished message."""
+        return len(self._held)
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Messages that became complete. Raises DialectError or LimitExceeded; the decoder is dead after that."""
         self._held += data
@@ -96,6 +101,11 @@ class AskDecoder:
         self._limit = limit
         self._held = bytearray()
         self._length: int | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes of an unfinished message."""
+        return len(self._held)
 
     @property
     def undecided(self) -> bool:

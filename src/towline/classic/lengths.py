@@ -6,13 +6,14 @@ answered.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from towline.base.errors import DialectError, TimedOut
 from towline.classic.codecs import INT32_SIZE, AskDecoder, Int32Decoder, decode_length, encode_int32
 from towline.classic.dialects import Endian
-from towline.classic.limits import ANSWER
+from towline.classic.limits import ANSWER, MEMORY
 from towline.classic.server import Peer
 from towline.classic.talk import Talker, Wire
 
@@ -23,24 +24,53 @@ SETTLE_SECONDS = 0.02
 Sink = Callable[[Peer, bytes], None]
 
 
+class _Memory:
+    """What the unfinished messages of all clients of one server hold together."""
+
+    def __init__(self) -> None:
+        self._held = 0
+
+    @contextlib.contextmanager
+    def share(self, decoder: Int32Decoder | AskDecoder) -> Iterator[Callable[[], None]]:
+        """One client's share; call what it gives after each read. Raises LimitExceeded."""
+        counted = 0
+
+        def count() -> None:
+            nonlocal counted
+            self._held += decoder.held - counted
+            counted = decoder.held
+            MEMORY.check(self._held, what="unfinished messages")
+
+        try:
+            yield count
+        finally:
+            self._held -= counted
+
+
 class Int32:
     """The server of `int32`."""
 
     def __init__(self, endian: Endian = "little", sink: Sink | None = None) -> None:
         self._endian = endian
         self._sink = sink
+        self._memory = _Memory()
 
     async def converse(self, peer: Peer) -> None:
         """Answer or collect messages until the client's end."""
         decoder = Int32Decoder(self._endian)
-        while data := await peer.read():
-            for message in decoder.feed(data):
-                if self._sink is not None:
-                    self._sink(peer, message)
-                    continue
-                peer.say("request", bytes=len(message), text=_excerpt(message))
-                await peer.send(encode_int32(message.upper(), self._endian))
+        with self._memory.share(decoder) as count:
+            while data := await peer.read():
+                for message in decoder.feed(data):
+                    await self._take(peer, message)
+                count()
         decoder.finish()
+
+    async def _take(self, peer: Peer, message: bytes) -> None:
+        if self._sink is not None:
+            self._sink(peer, message)
+            return
+        peer.say("request", bytes=len(message), text=_excerpt(message))
+        await peer.send(encode_int32(message.upper(), self._endian))
 
 
 class Ask:
@@ -49,13 +79,16 @@ class Ask:
     def __init__(self, ack: str = DEFAULT_ACK, sink: Sink | None = None) -> None:
         self._ack = ack.encode()
         self._sink = sink
+        self._memory = _Memory()
 
     async def converse(self, peer: Peer) -> None:
         """Take each message after acknowledging its length; answer it in upper case the same way."""
         decoder = AskDecoder()
-        while data := await self._read(peer, decoder):
-            for message in decoder.feed(data):
-                await self._take(peer, message)
+        with self._memory.share(decoder) as count:
+            while data := await self._read(peer, decoder):
+                for message in decoder.feed(data):
+                    await self._take(peer, message)
+                count()
         decoder.finish()
 
     async def _read(self, peer: Peer, decoder: AskDecoder) -> bytes:

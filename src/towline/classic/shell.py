@@ -23,7 +23,7 @@ from towline.base.text import printable
 from towline.classic.codecs import Chunk, Header, encode_header, encode_int32
 from towline.classic.dialects import Endian
 from towline.classic.lengths import Int32Talker
-from towline.classic.limits import ANSWER, COMMANDS, OUTPUT
+from towline.classic.limits import ANSWER, ANSWER_SECONDS, COMMANDS, OUTPUT
 from towline.classic.server import Peer
 from towline.classic.talk import Talker, Wire
 
@@ -93,19 +93,23 @@ class Shell:
                 command = data.decode(self._rules.encoding).rstrip("\r\n")
                 argv = self._rules.argv(command)
             except UnicodeDecodeError:
-                command, ran = "", self._refuse(peer, f"The command is not {self._rules.encoding} text.")
+                await self._refuse(peer, "", f"The command is not {self._rules.encoding} text.")
             except DialectError as error:
-                ran = self._refuse(peer, error.sentence)
+                await self._refuse(peer, command, error.sentence)
             else:
-                peer.say("request", text=command, bytes=len(data))
-                async with self._slots:
-                    ran = await run(argv, self._rules)
-                peer.say("ran", text=command, status=ran.status, bytes=len(ran.payload), remark=ran.remark)
-            await peer.send(self._frame(command, ran.payload))
+                await self._run(peer, command, argv)
 
-    def _refuse(self, peer: Peer, sentence: str) -> Ran:
+    async def _run(self, peer: Peer, command: str, argv: list[str]) -> None:
+        peer.say("request", text=command)
+        async with self._slots:  # held until the output is gone: it is memory as well as a process
+            ran = await run(argv, self._rules)
+            peer.say("ran", text=command, status=ran.status, bytes=len(ran.payload), remark=ran.remark)
+            async with asyncio.timeout(ANSWER_SECONDS.value):
+                await peer.send(self._frame(command, ran.payload))
+
+    async def _refuse(self, peer: Peer, command: str, sentence: str) -> None:
         peer.say("refused", code=DialectError.code, name="command-refused", message=sentence)
-        return Ran(remark=f"refused: {sentence}")
+        await peer.send(self._frame(command, Ran(remark=f"refused: {sentence}").payload))
 
 
 async def run(argv: list[str], rules: Rules) -> Ran:
