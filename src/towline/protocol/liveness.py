@@ -64,8 +64,9 @@ class Liveness:
         self._timers.arm(Timer.PING, now + PING_INTERVAL)
 
     def ping_due(self, now: float) -> None:
-        if now - self._heard < PING_INTERVAL:
-            self._timers.arm(Timer.PING, self._heard + PING_INTERVAL)
+        due = self._heard + PING_INTERVAL
+        if due > now:  # not `now - heard < interval`: rounding would arm the same moment for ever
+            self._timers.arm(Timer.PING, due)
         else:
             self.ping(now)
 

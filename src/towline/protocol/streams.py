@@ -110,6 +110,8 @@ class Streams:
         """Queue one message. Raises StreamClosed, LimitExceeded, BadMessage."""
         if not stream.can_send:
             self._refuse_output(stream)
+        if type(body) is memoryview:
+            body = body.cast("B")  # whatever its items are, its length is in bytes from here on
         if len(body) > self._peer_limits.message:
             raise LimitExceeded(
                 f"Limit message is {self._peer_limits.message} bytes at the other side; {len(body)} were to be sent."
