@@ -65,10 +65,9 @@ class _Reader:
         self._spans: list[Span] = []
 
     def read(self, expect_preface: bool) -> list[Span]:
-        if expect_preface and self._data and not self._preface():
-            return self._spans
-        while self._at < len(self._data) and self._frame():
-            pass
+        understood = not (expect_preface and self._data) or self._preface()
+        while understood and self._at < len(self._data):
+            understood = self._frame()
         self._rest("unexplained", "follows something that could not be understood")
         return self._spans
 
