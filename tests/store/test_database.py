@@ -22,6 +22,7 @@ from towline.base.errors import (
     LaxPermissions,
     LimitExceeded,
     NoSpace,
+    NotADirectory,
     UsageError,
 )
 from towline.store import Store
@@ -218,9 +219,9 @@ def test_pages_of_noise_are_a_damaged_database_too(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
-    with pytest.raises(DiskError, match=r"Not a directory|File exists"):
+    with pytest.raises(Conflict, match="exists already"):
         Store.open(str(tmp_path / "data"))
-    with pytest.raises(DiskError):
+    with pytest.raises(NotADirectory, match="a folder was expected"):
         Store.open(str(tmp_path / "data" / "deeper"))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from towline.base.errors import DiskError, InUse
+from towline.base.errors import Conflict, InUse
 from towline.store.lock import DataLock, is_running
 
 _HOLDER = """
@@ -94,7 +94,7 @@ def test_a_child_does_not_inherit_the_lock(tmp_path: Path) -> None:
 def test_a_folder_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     assert not is_running(str(tmp_path / "data"))
-    with pytest.raises(DiskError):
+    with pytest.raises(Conflict):
         DataLock(str(tmp_path / "data"))
 
 

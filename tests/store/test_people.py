@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from towline.base.errors import BadInvite, Conflict, NotFound, Revoked, TowlineError, UsageError
+from towline.base.names import checked_name
 from towline.store import Store
-from towline.store.people import Person, checked_name
+from towline.store.people import Person
 
 _LAPTOP, _PHONE, _STRANGER = b"l" * 32, b"p" * 32, b"s" * 32
 _DAY = 86400.0

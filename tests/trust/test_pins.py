@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from towline.base.errors import Conflict, DiskError, LaxPermissions, UnknownAlias, UsageError
-from towline.store.people import checked_name
+from towline.base.names import checked_alias
 from towline.trust.home import client_home, default_data_folder
-from towline.trust.names import checked_alias
 from towline.trust.pins import KnownNodes, Node, checked_address
 
 _WRITER = """
@@ -181,19 +180,6 @@ def test_bad_aliases(known: KnownNodes, alias: str) -> None:
     assert known.all() == []
 
 
-@given(st.text(max_size=70))
-def test_people_and_nodes_are_named_by_the_same_rule(text: str) -> None:
-    """Two rooms that may not import each other; this holds them together."""
-
-    def verdict(check: object) -> str | None:
-        try:
-            return str(check(text))  # type: ignore[operator]
-        except UsageError:
-            return None
-
-    assert verdict(checked_alias) == verdict(checked_name)
-
-
 @pytest.mark.parametrize("address", ["h:1", "127.0.0.1:7440", "[::1]:65535", "[fe80::1%eth0]:1", "unix:/a b/c"])
 def test_good_addresses(address: str) -> None:
     assert checked_address(address) == address
@@ -269,6 +255,10 @@ def test_the_home_is_where_the_environment_says(tmp_path: Path, monkeypatch: pyt
     assert client_home() == str(tmp_path / "deep" / "two")
     assert default_data_folder() == str(tmp_path / "deep" / "two" / "node")
     assert stat.S_IMODE(os.stat(client_home()).st_mode) == 0o700
+    os.chmod(client_home(), 0o755)
+    assert client_home()
+    assert stat.S_IMODE(os.stat(client_home()).st_mode) == 0o700, "an empty folder of ours is narrowed"
+    (tmp_path / "deep" / "two" / "something").write_text("")
     os.chmod(client_home(), 0o755)
     with pytest.raises(LaxPermissions, match="chmod 700"):
         client_home()

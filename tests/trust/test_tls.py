@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from towline.base.errors import Conflict, DiskError, NotTowline, WrongPin
+from towline.base.errors import Conflict, DiskError, NotFound, NotTowline, WrongPin
 from towline.trust.keys import Identity
 from towline.trust.tls import (
     ALPN,
@@ -213,5 +213,5 @@ def test_the_key_log_is_written_by_both_contexts_and_is_ours_alone(
 
 def test_a_key_log_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "missing" / "log"))
-    with pytest.raises(DiskError, match="missing/log: No such file"):
+    with pytest.raises(NotFound, match="missing/log: there is nothing"):
         client_context()

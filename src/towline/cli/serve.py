@@ -53,11 +53,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, out: Output) -> int:
     from asyncio import Runner, get_running_loop
 
+    from towline.base.names import checked_alias
     from towline.node import Node, NodeConfig
     from towline.node.config import parse_share
     from towline.runtime.loops import new_event_loop
     from towline.trust.home import default_data_folder
-    from towline.trust.names import checked_alias
 
     config = NodeConfig(
         data=os.path.abspath(args.data) if args.data else default_data_folder(),

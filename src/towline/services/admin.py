@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from towline.base.errors import BadMessage, UsageError
+from towline.base.names import checked_name
 from towline.runtime.channel import Channel
 from towline.services import requests
 from towline.store import Store
-from towline.store.people import checked_name
 from towline.trust.grants import Grants
 from towline.trust.invites import Code, encode_code, secret_hash
 

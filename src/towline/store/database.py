@@ -28,8 +28,8 @@ from towline.base.errors import (
     TowlineError,
     UsageError,
 )
+from towline.base.oserrors import oserrors
 from towline.base.text import printable
-from towline.store.disk import documented
 
 BUSY_SECONDS = 5.0
 _POLL_SECONDS = 0.01
@@ -170,7 +170,7 @@ def _create_private(path: str) -> None:
     An existing file is looked at by name and never opened here: closing any descriptor of it would drop the POSIX
     locks that this process may hold on it through another connection (SQLite, "How To Corrupt", 2.2).
     """
-    with documented(path):
+    with oserrors(path):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))

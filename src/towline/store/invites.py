@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from towline.base.errors import BadInvite, Conflict, NotFound, Revoked, UsageError
+from towline.base.names import checked_name
 from towline.base.text import printable
 from towline.store.database import Database
-from towline.store.people import People, Person, checked_name
+from towline.store.people import People, Person
 
 # Used, expired and cancelled invites are remembered this long, to say which of the three a late code is.
 REMEMBERED_SECONDS = 30 * 86400.0

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from towline.base.errors import InUse
+from towline.base.oserrors import oserrors
 from towline.base.text import printable
-from towline.store.disk import documented
 
 LOCK_FILE = "node.lock"
 _TRIES = 200
@@ -29,7 +29,7 @@ class DataLock:
         """Take the lock again after `release`; does nothing while it is held."""
         if self._descriptor is not None:
             return
-        with documented(self._path):
+        with oserrors(self._path):
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
@@ -61,7 +61,7 @@ class DataLock:
 def is_running(folder: str) -> bool:
     """Whether a node holds the folder just now."""
     path = os.path.join(folder, LOCK_FILE)
-    with documented(path):
+    with oserrors(path):
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except (FileNotFoundError, NotADirectoryError):

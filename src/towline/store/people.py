@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 
-from towline.base.errors import Conflict, NotFound, UsageError
+from towline.base.errors import Conflict, NotFound
+from towline.base.names import checked_name
 from towline.base.text import printable
 from towline.store.database import Database, Row
 
-LONGEST_NAME = 64
-_MARKS = "-_."
-# Letters and marks by category that show nothing: with them two names could look the same.
-_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | frozenset(
-    map(chr, [*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)])
-)
 _COLUMNS = "people.name, people.grants, people.created, people.last_seen, people.revoked"
 
 
@@ -113,30 +107,6 @@ class People:
         if person is None:
             raise _nobody(name)
         return person
-
-
-def checked_name(text: str) -> str:
-    """`text` in Unicode form NFC when it is a good name for a person. Raises UsageError that says why not."""
-    name = unicodedata.normalize("NFC", text)
-    shown = printable(text, limit=80)
-    bad = next((char for char in name if not _allowed(char)), None)
-    if bad is not None:
-        raise UsageError(
-            f"'{shown}' is no name for a person: '{printable(bad)}' is not allowed; use letters, digits, '-', '_' "
-            "and '.'."
-        )
-    if not 1 <= len(name) <= LONGEST_NAME:
-        raise UsageError(
-            f"'{shown}' is no name for a person: it needs 1 to {LONGEST_NAME} characters, this has {len(name)}."
-        )
-    if name.startswith("-") or not any(char.isalnum() for char in name):
-        raise UsageError(f"'{shown}' is no name for a person: it needs a letter or digit, and no '-' at its start.")
-    return name
-
-
-def _allowed(char: str) -> bool:
-    # Marks (M) are parts of letters in many scripts: vowel signs, tone marks.
-    return char in _MARKS or (unicodedata.category(char)[0] in "LMN" and char not in _INVISIBLE)
 
 
 def _person(row: Row) -> Person:

@@ -5,7 +5,6 @@ Every check is made on an open descriptor, so that what was checked is what is u
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shlex
@@ -14,7 +13,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from towline.base.errors import DiskError, InUse, LaxPermissions, NoSpace, PermissionDenied, TowlineError
+from towline.base.errors import InUse, LaxPermissions
+from towline.base.oserrors import oserrors
 from towline.base.text import printable
 
 _LOCK_NAME = ".lock"
@@ -26,10 +26,11 @@ _POLL_SECONDS = 0.01
 def private_folder(folder: str) -> str:
     """The absolute path of `folder`, created with mode 0700 where it is missing.
 
-    Raises LaxPermissions when others can use it or it belongs to somebody else.
+    An empty folder of ours is narrowed: nothing secret can have leaked from it yet. Raises LaxPermissions when others
+    can use a folder with something in it, or it belongs to somebody else.
     """
     path = os.path.abspath(folder)
-    with documented(path):
+    with oserrors(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         try:
             os.mkdir(path, 0o700)
@@ -37,6 +38,7 @@ def private_folder(folder: str) -> str:
             pass  # made before; checked below like any other
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
+            _narrow_empty(descriptor)
             _refuse_lax(os.fstat(descriptor), path, 0o700)
         finally:
             os.close(descriptor)
@@ -48,7 +50,7 @@ def read_private(path: str) -> bytes | None:
 
     Raises LaxPermissions when it is laxer than 0600, belongs to somebody else or is no regular file.
     """
-    with documented(path):
+    with oserrors(path):
         try:
             # O_NONBLOCK: opening a FIFO that somebody put there must not hang.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -65,7 +67,7 @@ def read_private(path: str) -> bytes | None:
 def write_private(path: str, data: bytes) -> None:
     """Replace `path` with `data`, mode 0600, durably and in one step. The caller holds `folder_lock`."""
     fresh = f"{path}.new"
-    with documented(path):
+    with oserrors(path):
         try:
             os.unlink(fresh)  # left by a crash; nobody else can be writing it while we hold the lock
         except FileNotFoundError:
@@ -83,7 +85,7 @@ def write_private(path: str, data: bytes) -> None:
 def folder_lock(folder: str) -> Iterator[None]:
     """Hold the folder's lock file, so that two processes do not lose each other's change. Raises InUse."""
     path = os.path.join(folder, _LOCK_NAME)
-    with documented(path):
+    with oserrors(path):
         # A file and not the folder itself: over NFS flock(2) needs a descriptor that is open for writing.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -91,15 +93,6 @@ def folder_lock(folder: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def documented(path: str) -> Iterator[None]:
-    """Turn an OSError inside into the documented error that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise _from_os(error, path) from error
 
 
 def _wait_for_lock(descriptor: int, path: str) -> None:
@@ -114,6 +107,14 @@ def _wait_for_lock(descriptor: int, path: str) -> None:
             time.sleep(_POLL_SECONDS)
 
 
+def _narrow_empty(folder: int) -> None:
+    info = os.fstat(folder)
+    lax = stat.S_IMODE(info.st_mode) & 0o077
+    # What is in a lax folder was open to others, and a person must know; an empty one had nothing to tell.
+    if lax and info.st_uid == os.geteuid() and not os.listdir(folder):
+        os.fchmod(folder, 0o700)
+
+
 def _refuse_lax(info: os.stat_result, path: str, wanted: int) -> None:
     ours = os.geteuid()
     mode = stat.S_IMODE(info.st_mode)
@@ -124,15 +125,6 @@ def _refuse_lax(info: os.stat_result, path: str, wanted: int) -> None:
         raise LaxPermissions(
             f"{_shown(path)} has mode {mode:04o}, others can use it; mend it: chmod {wanted:o} {_quoted(path)}"
         )
-
-
-def _from_os(error: OSError, path: str) -> TowlineError:
-    reason = error.strerror or str(error)
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return NoSpace(f"There is no room to write {_shown(path)}: {reason}.")
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return PermissionDenied(f"{_shown(path)}: {reason}.")
-    return DiskError(f"{_shown(path)}: {reason}.")
 
 
 def _sync_folder(folder: str) -> None:

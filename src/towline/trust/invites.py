@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from towline.base import ids
 from towline.base.errors import BadInvite, UsageError
 from towline.base.limits import Limit
+from towline.base.names import checked_alias
 from towline.base.text import printable
-from towline.trust.names import checked_alias
 
 SECRET_BYTES = 16
 FINGERPRINT_BYTES = 32

@@ -11,9 +11,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from towline.base.errors import Conflict, DiskError, UnknownAlias, UsageError
+from towline.base.names import checked_alias
+from towline.base.oserrors import oserrors
 from towline.base.text import printable
-from towline.trust.files import documented, folder_lock, private_folder, read_private, write_private
-from towline.trust.names import checked_alias
+from towline.trust.files import folder_lock, private_folder, read_private, write_private
 
 NODES_FILE = "nodes.json"
 CONFIG_FILE = "config.toml"
@@ -93,7 +94,7 @@ class KnownNodes:
 
     def groups(self) -> dict[str, list[str]]:
         """The table [groups] of `config.toml`: name -> aliases. Raises UsageError, naming the file."""
-        with documented(self._config):
+        with oserrors(self._config):
             try:
                 with open(self._config, "rb") as file:
                     content = tomllib.load(file)

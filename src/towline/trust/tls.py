@@ -12,8 +12,9 @@ import ssl
 from datetime import UTC, datetime
 
 from towline.base.errors import Conflict, DiskError, NotTowline, WrongPin
+from towline.base.oserrors import oserrors
 from towline.base.text import printable
-from towline.trust.files import documented, folder_lock, private_folder, read_private, write_private
+from towline.trust.files import folder_lock, private_folder, read_private, write_private
 from towline.trust.keys import Identity
 
 ALPN = "towline/1"
@@ -51,7 +52,7 @@ def server_context(cert: str, key: str) -> ssl.SSLContext:
     _harden(context)
     # No ticket, no session to resume: every connection proves the key anew (OpenSSH's roaming, CVE-2016-0777).
     context.num_tickets = 0
-    with documented(cert):
+    with oserrors(cert):
         try:
             context.load_cert_chain(cert, key)
         except ssl.SSLError as error:
@@ -103,7 +104,7 @@ def _harden(context: ssl.SSLContext) -> None:
     log = os.environ.get("SSLKEYLOGFILE")
     if log:
         # Only create_default_context does this by itself. What the file holds opens every recording: ours alone.
-        with documented(log):
+        with oserrors(log):
             os.close(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
             context.keylog_filename = log
 

@@ -1,4 +1,4 @@
-"""What an alias may look like: short, on one line, never mistaken for a path, a share or an option."""
+"""What the name of a person, an alias or a node may look like: short, on one line, never mistaken for an option."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 from towline.base.errors import UsageError
 from towline.base.text import printable
 
-LONGEST = 64
+LONGEST_NAME = 64
 _MARKS = "-_."
 # Letters and marks by category that show nothing: with them two names could look the same.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | frozenset(
@@ -15,8 +15,8 @@ _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u
 )
 
 
-def checked_alias(text: str, *, what: str = "alias") -> str:
-    """`text` in Unicode form NFC when it is a good alias (or node's name). Raises UsageError that says why not."""
+def checked_name(text: str, *, what: str = "name for a person") -> str:
+    """`text` in Unicode form NFC when it is a good name. Raises UsageError that says why it is no good `what`."""
     name = unicodedata.normalize("NFC", text)
     bad = next((char for char in name if not _allowed(char)), None)
     shown = printable(text, limit=80)
@@ -24,11 +24,16 @@ def checked_alias(text: str, *, what: str = "alias") -> str:
         raise UsageError(
             f"'{shown}' is no {what}: '{printable(bad)}' is not allowed; use letters, digits, '-', '_' and '.'."
         )
-    if not 1 <= len(name) <= LONGEST:
-        raise UsageError(f"'{shown}' is no {what}: it needs 1 to {LONGEST} characters, this has {len(name)}.")
+    if not 1 <= len(name) <= LONGEST_NAME:
+        raise UsageError(f"'{shown}' is no {what}: it needs 1 to {LONGEST_NAME} characters, this has {len(name)}.")
     if name.startswith("-") or not any(char.isalnum() for char in name):
         raise UsageError(f"'{shown}' is no {what}: it needs a letter or digit, and no '-' at its start.")
     return name
+
+
+def checked_alias(text: str, *, what: str = "alias") -> str:
+    """The same rule for what a client calls a node, and a node itself."""
+    return checked_name(text, what=what)
 
 
 def _allowed(char: str) -> bool:
