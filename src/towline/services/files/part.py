@@ -45,9 +45,8 @@ __all__ = ["EXPIRY_NS", "Part", "Pin", "SmallFile", "SmallFiles", "part_name", "
 
 def part_name(name: str, owner: str) -> str:
     """What the part of `name` by `owner` is called, without its suffix."""
-    key = blake3(
-        sort_key(owner) + b"\0" + sort_key(name), derive_key_context="towline v1: name of an unfinished file"
-    ).digest(16)
+    text = b"%d:%s:%s" % (len(owner), sort_key(owner), sort_key(name))
+    key = blake3(text, derive_key_context="towline v1: name of an unfinished file").digest(16)
     return RESERVED + encode(key)
 
 
@@ -261,16 +260,21 @@ class Part:
         ranges, why = (None, fresh) if fresh is not None else self._list.load(self.pin)
         if ranges is not None and ranges.end > (size if self.pin.size < 0 else min(size, self.pin.size)):
             ranges, why = None, "its partial file is shorter than the list of what is durably there"
-        if ranges is not None:
-            self._there = ranges
-            self._durable = ranges.copy()
-            self._ever.add(0, size)
+        if ranges is None:
+            self.restarted_because = why or ("it has no list of what is durably there" if size else None)
+            # The list goes first and durably: it must never speak about bytes that are being written anew.
+            if self._list.remove():
+                os.fsync(self._folder)
+            os.ftruncate(self._fd, 0)
+            self._list.prepare()
             return
-        self.restarted_because = why or ("it has no list of what is durably there" if size else None)
-        # The list goes first and durably: it must never speak about bytes that are being written anew.
-        if self._list.remove():
-            os.fsync(self._folder)
-        os.ftruncate(self._fd, 0)
+        self._there = ranges
+        self._durable = ranges.copy()
+        self._ever.add(0, size)
+        try:
+            self._list.write(self.pin, ranges)
+        except OSError:
+            pass  # no room for a fresh list: the old one holds
 
     def _make_durable(self, fd: int) -> Ranges:
         with self._turn:

@@ -1,9 +1,10 @@
-"""The durable list of the ranges that an unfinished file holds: a checksummed JSON line per state; the last counts.
+"""The durable list of the ranges that an unfinished file holds: checksummed JSON lines; the highest number counts.
 
-    <32 hex digits of BLAKE3 over the JSON> {"v":1,"pin":[size,mtime_ns,ident],"ranges":[[a,b],…]}
+    <32 hex digits of BLAKE3 over the JSON> {"v":1,"n":7,"pin":[size,mtime_ns,ident],"ranges":[[a,b],…]}
 
-Appending a line and fdatasync costs one flush; a torn last line leaves the one before it, which is still true,
-since ranges only grow (taking one out waits until its line is durable). A list that grew long is written anew.
+The file is a ring of fixed length: a new line goes behind the last one or, at the end, over the oldest. So a new
+state costs one flush and never room on a disk that has just become full; a torn line leaves the one before it, which
+is still true, since ranges only grow (taking one out waits until its line is durable).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from towline.base.limits import KIB, MIB, Limit
 from towline.services.files.ranges import Ranges
 
 LIST_BYTES = Limit("range_list_bytes", 8 * MIB, "bytes", "a list is read whole; an honest one has a few KiB")
-_COMPACT_BYTES = 64 * KIB
+_RING_BYTES = 16 * KIB  # a hundred states of the usual length
 _DIGITS = 32
 
 
@@ -44,7 +45,10 @@ class RangeList:
         self._folder = folder
         self._name = name
         self._fd = -1
-        self._length = 0
+        self._ring = 0  # length
+        self._at = 0
+        self._number = 0
+        self._named = False  # durably: the file's own name and length
 
     def load(self, pin: Pin) -> tuple[Ranges | None, str]:
         """The last durable ranges, or None and why they are not to be used (no word when there is no list)."""
@@ -61,23 +65,34 @@ class RangeList:
             lines = os.pread(fd, LIST_BYTES.value, 0).splitlines()
         finally:
             os.close(fd)
-        for line in reversed(lines):
-            state = _parsed(line)
-            if state is not None:
-                was, ranges = state
-                return (ranges, "") if was == pin else (None, _difference(was, pin))
-        return None, "the list of what is durably there is damaged"
+        states = [state for line in lines if line and (state := _parsed(line)) is not None]
+        if not states:
+            return None, "the list of what is durably there is damaged" if any(lines) else ""
+        self._number, was, ranges = max(states, key=lambda state: state[0])
+        return (ranges, "") if was == pin else (None, _difference(was, pin))
+
+    def prepare(self) -> None:
+        """Take the room for a list of nothing now, while there is some. Not durable, nor need it be."""
+        self._start_anew(b"", durably=False)
 
     def write(self, pin: Pin, ranges: Ranges) -> None:
-        """Make `ranges` durable. The first write of this object starts a new file: nobody else's is appended to."""
-        body = json.dumps({"v": 1, "pin": list(pin), "ranges": ranges.to_list()}, separators=(",", ":")).encode()
+        """Make `ranges` durable. The first write of this object starts a new file: nobody else's is written to."""
+        self._number += 1
+        state = {"v": 1, "n": self._number, "pin": list(pin), "ranges": ranges.to_list()}
+        body = json.dumps(state, separators=(",", ":")).encode()
         line = _checksum(body) + b" " + body + b"\n"
-        if self._fd < 0 or self._length + len(line) > max(_COMPACT_BYTES, 4 * len(line)):
-            self._start_anew(line)
+        if self._fd < 0 or 4 * len(line) > self._ring:
+            self._start_anew(line, durably=True)
             return
-        _write_all(self._fd, line, self._length)
-        os.fdatasync(self._fd)
-        self._length += len(line)
+        start = self._at if self._at + len(line) <= self._ring else 0
+        _write_all(self._fd, line, start)
+        self._at = start + len(line)
+        if self._named:
+            os.fdatasync(self._fd)
+        else:
+            os.fsync(self._fd)
+            os.fsync(self._folder)
+            self._named = True
 
     def remove(self) -> bool:
         """Delete the list; whether there was one."""
@@ -94,7 +109,8 @@ class RangeList:
         if fd >= 0:
             os.close(fd)
 
-    def _start_anew(self, line: bytes) -> None:
+    def _start_anew(self, line: bytes, *, durably: bool) -> None:
+        ring = max(_RING_BYTES, 8 * len(line))
         fresh = self._name.removesuffix(".ranges") + ".tmp"
         try:
             os.unlink(fresh, dir_fd=self._folder)
@@ -102,16 +118,19 @@ class RangeList:
             pass
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._folder)
         try:
-            _write_all(fd, line, 0)
-            os.fsync(fd)
+            _write_all(fd, line.ljust(ring, b"\n"), 0)
+            if durably:
+                os.fsync(fd)
             os.rename(fresh, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-            os.fsync(self._folder)
         except BaseException:
             os.close(fd)
+            os.unlink(fresh, dir_fd=self._folder)
             raise
         self.close()
-        self._fd = fd
-        self._length = len(line)
+        self._fd, self._ring, self._at, self._named = fd, ring, len(line), False
+        if durably:
+            os.fsync(self._folder)
+            self._named = True
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:
@@ -124,16 +143,16 @@ def _checksum(body: bytes) -> bytes:
     return blake3(body).hexdigest()[:_DIGITS].encode()
 
 
-def _parsed(line: bytes) -> tuple[Pin, Ranges] | None:
+def _parsed(line: bytes) -> tuple[int, Pin, Ranges] | None:
     checksum, _, body = line.partition(b" ")
     if len(checksum) != _DIGITS or checksum != _checksum(body):
         return None
     try:
         state = json.loads(body)
-        if state["v"] != 1:
+        if state["v"] != 1 or type(state["n"]) is not int:
             return None
         size, mtime_ns, ident = state["pin"]
-        return Pin(size, mtime_ns, ident), Ranges.from_list(state["ranges"])
+        return state["n"], Pin(size, mtime_ns, ident), Ranges.from_list(state["ranges"])
     except (ValueError, TypeError, KeyError, RecursionError, BadMessage):
         return None
 

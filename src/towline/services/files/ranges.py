@@ -107,7 +107,7 @@ class Ranges:
 
     def overlaps(self, a: int, b: int) -> bool:
         """Whether any of [a, b) is in."""
-        return bisect_right(self._ends, a) < bisect_left(self._starts, b)
+        return a < b and bisect_right(self._ends, a) < bisect_left(self._starts, b)
 
     def copy(self) -> Ranges:
         """An independent copy."""

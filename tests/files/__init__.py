@@ -1,0 +1,1 @@
+"""The file service, disk half: real folders, real descriptors, real kills."""
