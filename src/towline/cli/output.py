@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import TextIO
 
 from towline.base.errors import TowlineError
 from towline.base.text import printable
@@ -18,15 +19,17 @@ SCHEMA_VERSION = 1
 class Output:
     """The standard streams of one verb. Peer-supplied text is cleaned here, on its way to a person."""
 
-    def __init__(self, *, json: bool) -> None:
+    def __init__(self, *, json: bool, events_to: TextIO | None = None) -> None:
         self.json = json
+        self._events_to = events_to
 
     def event(self, event: str, **fields: object) -> None:
         """One JSON line, only with --json; flushed, so that a reader of the pipe sees it at once."""
         if self.json:
             record = {"v": SCHEMA_VERSION, "event": event, **fields}
-            sys.stdout.write(json.dumps(record, ensure_ascii=True) + "\n")
-            sys.stdout.flush()
+            stream = self._events_to or sys.stdout
+            stream.write(json.dumps(record, ensure_ascii=True) + "\n")
+            stream.flush()
 
     def line(self, text: str = "") -> None:
         """A line of the result for a person (standard output), only without --json."""

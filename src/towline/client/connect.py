@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 
 from towline.base.errors import UsageError
-from towline.client.line import Credentials, Line, LineEvent, Target
+from towline.client.line import Credentials, Line, LineEvent
+from towline.client.reach import Target
 from towline.trust.home import client_home
 from towline.trust.invites import decode_code
 from towline.trust.keys import Identity
@@ -29,7 +30,8 @@ def connect(
     folder = home or client_home()
     node = KnownNodes(folder).find(alias)
     target = Target(node.alias, node.addresses or (node.address,), node.fingerprint)
-    return Line(target, Credentials(Identity.load_or_create(folder)), give_up=give_up, on_event=on_event)
+    credentials = Credentials(Identity.load_or_create(folder))
+    return Line(target, credentials, home=folder, give_up=give_up, on_event=on_event)
 
 
 def local_line(unix_path: str, *, give_up: float | None = None) -> Line:
@@ -55,7 +57,7 @@ async def join(code: str, alias: str | None = None, *, home: str | None = None, 
     )
     known.check(node)  # before the invite is used up
     credentials = Credentials(Identity.load_or_create(folder), invite.secret)
-    line = Line(Target(node.alias, invite.addresses, invite.fingerprint), credentials, give_up=give_up)
+    line = Line(Target(node.alias, invite.addresses, invite.fingerprint), credentials, home=folder, give_up=give_up)
     async with line:
         return known.add(node)
 

@@ -11,6 +11,8 @@ from typing import TypeAlias
 
 from towline import __version__
 from towline.base.errors import ConnectionLost, TowlineError, UnknownService, Unreachable
+from towline.client.files import FileVerbs
+from towline.client.reach import Target
 from towline.protocol import events as ev
 from towline.protocol.codec import Header
 from towline.protocol.records import Proof, Welcome
@@ -20,20 +22,12 @@ from towline.runtime.channel import Channel
 from towline.runtime.dialer import Backoff
 from towline.runtime.pump import Connection
 from towline.transports import tcp, unix
+from towline.trust.home import client_home
 from towline.trust.keys import Identity
 from towline.trust.tls import check_pin, client_context
 
 GIVE_UP_SECONDS = 600.0  # once a line has been up
 FIRST_GIVE_UP_SECONDS = 3.0  # a node that was never reached is more likely absent than cut off
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A node to reach. `addresses` in order of preference; `fingerprint` is the pin."""
-
-    alias: str
-    addresses: tuple[str, ...]
-    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +67,11 @@ class Credentials:
         return Proof("invite", self._identity.public, signature, self._secret)
 
 
-class Line:
+class Line(FileVerbs):
     """One node, reached through whatever connection is up at the moment.
 
-    `give_up` (seconds) bounds how long a cut is borne; None means 3 s before the first connection and 10 min after a
-    cut. `on_event` hears of cuts and returns. Use as an async context manager.
+    `home` is the client's state folder. `give_up` (seconds) bounds how long a cut is borne; None means 3 s before the
+    first connection and 10 min after a cut. `on_event` hears of cuts and returns. Use as an async context manager.
     """
 
     def __init__(
@@ -85,10 +79,12 @@ class Line:
         target: Target,
         credentials: Credentials,
         *,
+        home: str = "",
         give_up: float | None = None,
         on_event: Callable[[LineEvent], None] | None = None,
     ) -> None:
         self.target = target
+        self.home = home or client_home()
         self.credentials = credentials
         self.welcome: Welcome | None = None
         self.address = ""

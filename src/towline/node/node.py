@@ -65,7 +65,6 @@ class Node:
         self._servers: list[asyncio.Server] = []
         self._lock: DataLock | None = None
         self._store: Store | None = None
-        self._files: FilesService | None = None
         self._stopping = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -95,10 +94,9 @@ class Node:
         await asyncio.to_thread(self._open_data)
         assert self._store is not None
         shares = Shares(config.shares or (await asyncio.to_thread(_own_share, config.data),))
-        self._files = FilesService(shares, self._tickets, self._store.transfers)
         administration = Administration(self._store, self.fingerprint, self.name, self.invite_addresses)
         self._services.add("admin", AdminService(administration, self._shut_out))
-        self._services.add("files", self._files)
+        self._services.add("files", FilesService(shares, self._tickets, self._store.transfers))
         raise_descriptor_limit()
         try:
             await self._listen()
@@ -143,8 +141,6 @@ class Node:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
-        if self._files is not None:
-            await asyncio.to_thread(self._files.close)
         for connection in self._admission.everyone():
             connection.abort()
         if self.listening.unix is not None:

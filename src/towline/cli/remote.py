@@ -1,0 +1,46 @@
+"""Verbs that do one thing to one remote path."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from towline.base.errors import UsageError
+
+if TYPE_CHECKING:
+    from towline.client.line import Line
+
+T = TypeVar("T")
+
+
+def add_remote(parser: argparse.ArgumentParser) -> None:
+    """The path, and the options of a client verb."""
+    from towline.cli.running import add_give_up
+
+    parser.add_argument("path", metavar="ALIAS:SHARE/PATH")
+    add_give_up(parser)
+
+
+def remote_of(text: str) -> tuple[str, str]:
+    """(alias, SHARE/PATH). Raises UsageError."""
+    from towline.client.connect import split_remote
+
+    remote = split_remote(text)
+    if remote is None or not remote[1]:
+        raise UsageError(f"{text!r} is not ALIAS:SHARE/PATH.")
+    return remote[0], f"{remote[1]}/{remote[2]}"
+
+
+def on_line(args: argparse.Namespace, do: Callable[[Line, str], Awaitable[T]]) -> T:
+    """Connect to the path's node and do it."""
+    from towline.cli.running import run_async
+    from towline.client.connect import connect
+
+    alias, remote = remote_of(args.path)
+
+    async def work() -> T:
+        async with connect(alias, give_up=args.give_up) as line:
+            return await do(line, remote)
+
+    return run_async(work())

@@ -1,0 +1,221 @@
+"""How a transfer is shown: bars on a terminal, a line per file in a pipe, events with --json."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from towline.base.quantity import format_duration, format_size
+from towline.base.text import printable
+from towline.cli.output import Output
+from towline.client.events import (
+    Done,
+    FileDone,
+    FileFailed,
+    Progress,
+    Resumed,
+    Started,
+    TransferEvent,
+    Warned,
+)
+from towline.client.line import LineEvent, Reconnecting
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+_NOTES = {"same": "same already", "kept": "left alone, the target is newer"}
+
+
+class View(Protocol):
+    """Hears of a transfer and of its line; a context manager around the whole."""
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def transfer(self, event: TransferEvent) -> None: ...
+
+    def line(self, event: LineEvent) -> None: ...
+
+
+def view_for(out: Output, *, quiet: bool, result_on_stdout: bool = True) -> View:
+    """The right one for where the output goes. With the payload on standard output, all words go to stderr."""
+    if out.json:
+        return EventView(out, to_stderr=not result_on_stdout)
+    if not quiet and sys.stderr.isatty():
+        return BarView(out, result_on_stdout=result_on_stdout)
+    return LineView(out, quiet=quiet, result_on_stdout=result_on_stdout)
+
+
+class EventView:
+    """One JSON object a line."""
+
+    def __init__(self, out: Output, *, to_stderr: bool) -> None:
+        self._out = Output(json=True, events_to=sys.stderr) if to_stderr else out
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Events need no tidying up."""
+
+    def line(self, event: LineEvent) -> None:
+        if isinstance(event, Reconnecting):
+            reason = printable(event.error.sentence)
+            self._out.event("reconnecting", attempt=event.attempt, wait=round(event.wait, 3), reason=reason)
+
+    def transfer(self, event: TransferEvent) -> None:
+        event_ = self._out.event
+        match event:
+            case Started(files, size):
+                event_("started", files=files, bytes=max(size, 0))
+            case Progress(files, total_files, size, total):
+                event_("progress", files=files, total_files=total_files, bytes=size, total_bytes=max(total, 0))
+            case Resumed(position, path, covered):
+                event_("resumed", position=position, path=path, covered=covered)
+            case FileDone(path, size, digest, note):
+                event_("file", path=path, bytes=size, digest=digest, note=note)
+            case FileFailed(path, error):
+                message = printable(error.sentence)
+                event_(
+                    "error", code=error.code, name=error.name, message=message, retryable=error.retryable, path=path
+                )
+            case Warned(path, reason):
+                event_("warning", path=path, reason=reason)
+            case Done():
+                event_(
+                    "done",
+                    files=event.files,
+                    bytes=event.bytes,
+                    sent_bytes=event.sent_bytes,
+                    resent_bytes=event.resent_bytes,
+                    seconds=round(event.seconds, 3),
+                    cuts=event.cuts,
+                    failed=len(event.failures),
+                )
+
+
+class LineView:
+    """One plain line per file, and a last one for the whole."""
+
+    def __init__(self, out: Output, *, quiet: bool, result_on_stdout: bool) -> None:
+        self._quiet = quiet
+        self._say = out.line if result_on_stdout else out.note
+        self._note = out.note
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Lines need no tidying up."""
+
+    def line(self, event: LineEvent) -> None:
+        if isinstance(event, Reconnecting) and (event.attempt == 2 or event.attempt % 10 == 0):
+            self._note(f"The connection is gone ({printable(event.error.sentence)}); trying again …")
+
+    def transfer(self, event: TransferEvent) -> None:
+        match event:
+            case FileDone(path, size, _, note) if not self._quiet:
+                self._say(
+                    f"{printable(path)}  {format_size(size)}" + (f"  ({_NOTES[note]})" if note in _NOTES else "")
+                )
+            case _:
+                tell_trouble(event, self._note)
+                if isinstance(event, Done) and not self._quiet:
+                    self._say(summary(event))
+
+
+class BarView:
+    """Bars for the whole and for the file that is under way, with rate and remaining time."""
+
+    def __init__(self, out: Output, *, result_on_stdout: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import TransferSpeedColumn as Speed
+
+        self._console = Console(stderr=True, highlight=False)
+        self._say = out.line if result_on_stdout else out.note
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            Speed(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._total: TaskID | None = None
+        self._shown = 0.0
+        self._done: Done | None = None
+
+    def __enter__(self) -> View:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+        if self._done is not None:
+            self._say(summary(self._done))
+
+    def line(self, event: LineEvent) -> None:
+        if isinstance(event, Reconnecting):
+            self._describe(f"reconnecting ({event.attempt})")
+
+    def transfer(self, event: TransferEvent) -> None:
+        match event:
+            case Started(files, size):
+                self._total = self._bars.add_task(f"{files} files", total=size if size >= 0 else None)
+            case Progress(files, total_files, size, _) if self._total is not None:
+                self._describe(f"{files} of {total_files} files")
+                self._bars.update(self._total, completed=size)
+            case FileDone(path, size, _, _):
+                now = time.monotonic()
+                if size >= 1 << 20 or now - self._shown > 0.1:  # a person cannot read thousands of lines a second
+                    self._shown = now
+                    self._bars.console.print(f"{printable(path)}  {format_size(size)}", markup=False, style="dim")
+            case Done():
+                self._done = event
+            case _:
+                tell_trouble(event, lambda text: self._bars.console.print(text, markup=False))
+
+    def _describe(self, text: str) -> None:
+        if self._total is not None:
+            self._bars.update(self._total, description=text)
+
+
+def tell_trouble(event: TransferEvent, say: object) -> None:
+    """What went wrong or is left out, in a line."""
+    assert callable(say)
+    match event:
+        case Resumed(_, path, covered):
+            say(f"{printable(path)}: goes on at {format_size(covered)}")
+        case FileFailed(path, error):
+            say(f"{printable(path)}: {printable(error.sentence)}")
+        case Warned(path, reason):
+            say(f"{printable(path)}: {printable(reason)}" if path else printable(reason))
+        case _:
+            pass
+
+
+def summary(done: Done) -> str:
+    """The last line: what arrived, how fast, and what the cuts cost."""
+    rate = done.sent_bytes / done.seconds if done.seconds > 0 else 0
+    text = f"{done.files} files, {format_size(done.bytes)} in {format_duration(done.seconds)}"
+    if done.sent_bytes:
+        text += f", {format_size(rate)}/s"
+    if done.cuts:
+        times = "once" if done.cuts == 1 else f"{done.cuts} times"
+        text += f"; cut {times}, {format_size(done.resent_bytes)} sent again"
+    if done.failures:
+        text += f"; {len(done.failures)} failed"
+    return text

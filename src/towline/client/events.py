@@ -1,0 +1,77 @@
+"""What a transfer tells while it goes on. Sizes in bytes, times in seconds; paths relative to what is transferred."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from towline.base.errors import TowlineError
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The plan is known. A stream of unknown size counts 0 bytes."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far it got: files with their outcome, bytes at the other end or on their way."""
+
+    files: int
+    total_files: int
+    bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A file goes on from what was there: `covered` of its bytes; `position` is that of the whole transfer."""
+
+    position: int
+    path: str
+    covered: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileDone:
+    """A file is whole and durable under its name. `note`: `same` (it was there already), `kept` (left alone)."""
+
+    path: str
+    bytes: int
+    digest: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileFailed:
+    """A file could not be transferred; the others go on."""
+
+    path: str
+    error: TowlineError
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something is not taken along, or begun anew, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """All have their outcome. `sent_bytes` arrived over the network, `resent_bytes` of them for nothing."""
+
+    files: int
+    bytes: int
+    sent_bytes: int
+    resent_bytes: int
+    seconds: float
+    cuts: int
+    failures: tuple[TowlineError, ...]
+
+
+TransferEvent: TypeAlias = Started | Progress | Resumed | FileDone | FileFailed | Warned | Done

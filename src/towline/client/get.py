@@ -1,0 +1,103 @@
+"""Download: the node sends, the client receives and names its own files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from towline.base.errors import PeerError
+from towline.client.events import TransferEvent
+from towline.client.reach import Reach
+from towline.client.transfer import Options, Transfer, conversation
+from towline.protocol.codec import Header
+from towline.runtime.pump import Connection
+from towline.runtime.threads import in_thread
+from towline.services import requests
+from towline.services.files.conversation import ReceivingSide, Talk
+from towline.services.files.receiver import Receiver, Tally
+from towline.services.files.sinks import Sink
+
+
+class Get(Transfer):
+    """SHARE/PATH into a sink. `open_sink` makes the sink for each conversation anew, for a file or a folder."""
+
+    verb = "get"
+
+    def __init__(
+        self,
+        line: Reach,
+        share: str,
+        path: str,
+        open_sink: Callable[[str], Sink],
+        options: Options,
+        on_event: Callable[[TransferEvent], None],
+    ) -> None:
+        super().__init__(line, options, on_event)
+        self._share = share
+        self._path = path
+        self._open_sink = open_sink
+        self._tally = Tally()
+        self._tally_before = 0
+        self._counted = False
+
+    def in_flight(self) -> int:
+        self.books.received, self.books.wasted = self._tally.received, self._tally.wasted
+        return self._tally.received - self._tally.wasted - self._tally_before
+
+    async def converse(self, connection: Connection) -> None:
+        self.begin_conversation()
+        self._tally_before = self._tally.received - self._tally.wasted
+        request: Header = {
+            "share": self._share,
+            "path": self._path,
+            "links": self.options.links,
+            "any_names": self.options.any_names,
+            "lanes": self.lanes,
+            "rate": self.options.rate,
+            "count": not self._counted,
+        }
+        if self.books.after is not None:
+            request["after"] = self.books.after
+        channel, answer = await self.open(connection, request)
+        if not self._counted:
+            self._counted = True
+            self.started(requests.number(answer, "files", 0), requests.number(answer, "bytes", 0))
+        kind = requests.text(answer, "kind")
+        if kind not in ("file", "dir"):
+            raise PeerError("The node sends something that is neither a file nor a folder.")
+        sink = self._open_sink(kind)
+        talk = Talk(channel)
+        side = ReceivingSide(
+            talk,
+            portable=not self.options.any_names,
+            settled=self.settled,
+            skipped=self.skipped,
+            aside=self.aside,
+            already=self.settled_before,
+        )
+
+        def say(header: Header, body: bytes) -> None:
+            if header.get("t") in ("resume", "restarted"):
+                talk.call(self._note, dict(header), side)
+            talk.say(header, body)
+
+        receiver = Receiver(sink, say, side.settle, talk.abort, overwrite=self.options.overwrite, tally=self._tally)
+        side.attach(receiver)
+
+        async def conclude() -> None:
+            await side.conclude(lambda: [self._tally.received, self._tally.wasted])
+            await in_thread(receiver.close)
+
+        lanes = self.keep_lanes(connection, talk, receiver.drive, lambda: side.whole)
+        try:
+            await conversation(talk, channel, talk.run(side.listen(), conclude(), beside=lanes), receiver.close)
+        finally:
+            self.in_flight()
+            sink.close()
+
+    def _note(self, header: Header, side: ReceivingSide) -> None:
+        entry = side.entry(requests.number(header, "file"))
+        path = entry.path if entry is not None else ""
+        if header.get("t") == "resume":
+            self.resumed(path, requests.number(header, "covered"))
+        else:
+            self.tell_restarted(path, requests.text(header, "reason"))

@@ -1,0 +1,109 @@
+"""Upload: the client sends, the node receives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from towline.client.events import TransferEvent
+from towline.client.reach import Reach
+from towline.client.transfer import Options, Transfer, conversation
+from towline.runtime.pump import Connection
+from towline.runtime.threads import in_thread
+from towline.services.files.conversation import SendingSide, Talk
+from towline.services.files.digests import DigestCache
+from towline.services.files.pace import Pace
+from towline.services.files.plan import Entry, walk
+from towline.services.files.sender import Sender
+from towline.services.files.sources import Source, TreeSource
+from towline.services.files.tree import Root
+
+
+class Put(Transfer):
+    """One file, tree or stream to SHARE/PATH. `open_source` makes the source for each conversation anew."""
+
+    verb = "put"
+
+    def __init__(
+        self,
+        line: Reach,
+        share: str,
+        path: str,
+        open_source: Callable[[], Source],
+        options: Options,
+        on_event: Callable[[TransferEvent], None],
+    ) -> None:
+        super().__init__(line, options, on_event)
+        self._share = share
+        self._path = path
+        self._open_source = open_source
+        self._sender: Sender | None = None
+
+    def in_flight(self) -> int:
+        return self._sender.sent_bytes if self._sender is not None else 0
+
+    async def converse(self, connection: Connection) -> None:
+        source = await asyncio.to_thread(self._open_source)
+        try:
+            await self._converse(connection, source)
+        finally:
+            source.close()
+
+    async def _converse(self, connection: Connection, source: Source) -> None:
+        self.begin_conversation()
+        channel, answer = await self.open(
+            connection,
+            {
+                "share": self._share,
+                "path": self._path,
+                "kind": source.kind,
+                "overwrite": self.options.overwrite,
+                "any_names": self.options.any_names,
+                "lanes": self.lanes,
+            },
+        )
+        self.note_tally(answer.get("tally"))
+        talk = Talk(channel)
+        sender = Sender(source, talk.say, after=self.books.after, lanes=self.lanes, pace=Pace(self.options.rate))
+        self._sender = sender
+        side = SendingSide(
+            talk,
+            sender,
+            settled=self.settled,
+            skipped=self.skipped,
+            aside=self.aside,
+            leave_out=lambda entry: entry.kind != "dir" and self.settled_before(entry),
+        )
+        over = asyncio.Event()
+
+        async def listen() -> None:
+            await side.listen()
+            if channel.trailer is not None:
+                self.note_tally(channel.trailer.get("tally"))
+            over.set()
+            await in_thread(sender.close)
+            channel.end()
+
+        lanes = self.keep_lanes(connection, talk, sender.drive, over.is_set)
+        await conversation(talk, channel, talk.run(side.plan(), listen(), beside=lanes), sender.close)
+
+
+def measure(root: Root, path: str, links: str) -> tuple[int, int]:
+    """Files and bytes that a put would take along. Blocking."""
+    files = size = 0
+    for entry in walk(root, path, links=links):
+        if isinstance(entry, Entry) and entry.kind == "file":
+            files += 1
+            size += entry.size
+    return files, size
+
+
+def tree_source(open_root: Callable[[], tuple[Root, str]], links: str) -> Callable[[], Source]:
+    """Opens the tree anew for each conversation; digests in progress are kept between them."""
+    digests = DigestCache()
+
+    def open_source() -> Source:
+        root, path = open_root()
+        return TreeSource(root, path, links=links, digests=digests)
+
+    return open_source

@@ -1,0 +1,323 @@
+"""One transfer, from its first plan to its last outcome, over as many connections as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from towline.base.errors import PeerError, TowlineError
+from towline.client.events import (
+    Done,
+    FileDone,
+    FileFailed,
+    Progress,
+    Resumed,
+    Started,
+    TransferEvent,
+    Warned,
+)
+from towline.client.reach import Reach
+from towline.protocol.codec import Header
+from towline.protocol.table import Class
+from towline.runtime.channel import Channel
+from towline.runtime.lanes import Lane, StreamLane, dial_lane
+from towline.runtime.pump import Connection
+from towline.runtime.threads import in_thread
+from towline.services import requests
+from towline.services.files.conversation import Talk
+from towline.services.files.messages import Outcome, index_of
+from towline.services.files.plan import Entry, Skipped
+
+Drive: TypeAlias = Callable[[Lane, int], None]
+_TICK = 0.2  # seconds between two looks at the counters
+# A transfer smaller than this does not earn the round trips of a second connection.
+_WORTH_A_LANE = 1024 * 1024
+_FRUITLESS = 5  # conversations in a row that ended on an open connection without an outcome
+
+
+@dataclass(slots=True)
+class Options:
+    """How to transfer. `rate` in bytes a second (0: no limit), `lanes` None for a good default."""
+
+    overwrite: str = "never"
+    links: str = "skip"
+    any_names: bool = False
+    rate: int = 0
+    lanes: int | None = None
+
+
+@dataclass(slots=True)
+class Books:
+    """What became of the entries so far. `after` is the plan's entry before which all have their outcome."""
+
+    after: str | None = None
+    files: int = 0
+    bytes: int = 0
+    total_files: int = 0
+    total_bytes: int = 0
+    cuts: int = 0
+    received: int = 0
+    wasted: int = 0
+    ahead: set[str] = field(default_factory=set)  # have their outcome though an earlier entry has not
+    failures: list[TowlineError] = field(default_factory=list)
+
+
+def default_lanes() -> int:
+    """Half the cores, at most four: each lane keeps one busy at both ends."""
+    return max(1, min(4, (os.cpu_count() or 1) // 2))
+
+
+class Transfer(ABC):
+    """What put and get have in common. `on_event` hears of everything as it happens."""
+
+    verb: str
+
+    def __init__(self, line: Reach, options: Options, on_event: Callable[[TransferEvent], None]) -> None:
+        self.line = line
+        self.options = options
+        self.books = Books()
+        self.id = os.urandom(12).hex()
+        self.lanes = options.lanes if options.lanes is not None else default_lanes()
+        self._on_event = on_event
+        self._order: dict[int, str] = {}  # this conversation's entries that are not behind `after` yet
+        self._next = 0
+        self._over_streams = False
+        self._tickets: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+        self._started_at = 0.0
+        self._base = 0  # bytes of the total that were there when this conversation began
+
+    # --- the two kinds fill in ---
+
+    @abstractmethod
+    async def converse(self, connection: Connection) -> None:
+        """One conversation on one connection, to the end of the transfer or of the connection."""
+
+    @abstractmethod
+    def in_flight(self) -> int:
+        """Bytes of this conversation that travelled."""
+
+    # --- the course of it ---
+
+    async def run(self) -> Done:
+        """Transfer everything. Raises what cannot be mended by trying again, and Unreachable when given up."""
+        self._started_at = time.monotonic()
+        fruitless = 0
+        ticking = asyncio.ensure_future(self._tick())
+        try:
+            while True:
+                connection = await self.line.connection()
+                before = (self.books.files, self.books.received)
+                try:
+                    await self.converse(connection)
+                    break
+                except TowlineError as error:
+                    if not error.retryable:
+                        raise
+                    fruitless = 0 if before != (self.books.files, self.books.received) else fruitless + 1
+                    if connection.is_open and fruitless >= _FRUITLESS:
+                        raise
+                    self.books.cuts += 1
+        finally:
+            ticking.cancel()
+        return self._done()
+
+    def _done(self) -> Done:
+        books = self.books
+        done = Done(
+            files=books.files,
+            bytes=books.bytes,
+            sent_bytes=books.received,
+            resent_bytes=books.wasted,
+            seconds=time.monotonic() - self._started_at,
+            cuts=books.cuts,
+            failures=tuple(books.failures),
+        )
+        self.tell(done)
+        return done
+
+    def tell(self, event: TransferEvent) -> None:
+        self._on_event(event)
+
+    def started(self, files: int, size: int) -> None:
+        self.books.total_files, self.books.total_bytes = files, size
+        self.tell(Started(files, size))
+
+    async def _tick(self) -> None:
+        last = -1
+        while True:
+            await asyncio.sleep(_TICK)
+            moved = self.position()
+            if moved != last:
+                last = moved
+                self.tell(Progress(self.books.files, self.books.total_files, moved, self.books.total_bytes))
+
+    def position(self) -> int:
+        """Bytes of the total that are at the other end, durable or on their way."""
+        books = self.books
+        at = max(books.bytes, self._base + self.in_flight())
+        return min(at, books.total_bytes) if books.total_bytes > 0 else at
+
+    # --- a conversation ---
+
+    def begin_conversation(self) -> None:
+        """Numbers begin anew; what has its outcome is remembered by its path."""
+        self._order.clear()
+        self._next = 0
+        self._base = self.books.bytes
+        self._tickets = asyncio.Queue()
+
+    def resumed(self, path: str, covered: int) -> None:
+        """A file goes on from what was there."""
+        self._base += covered
+        if covered:
+            self.tell(Resumed(self.position(), path, covered))
+
+    def settled_before(self, entry: Entry) -> bool:
+        """Whether an earlier conversation brought the entry's outcome already."""
+        return entry.path in self.books.ahead
+
+    def settled(self, entry: Entry, outcome: Outcome) -> None:
+        """An entry's outcome; moves the resume position on."""
+        books, known = self.books, entry.path in self.books.ahead
+        books.ahead.add(entry.path)
+        self._mark(outcome.entry, entry.path)
+        if known or (entry.kind == "dir" and outcome.error is None):
+            return
+        if outcome.error is not None:
+            books.failures.append(outcome.error)
+            self.tell(FileFailed(entry.path, outcome.error))
+            return
+        books.files += 1
+        books.bytes += max(outcome.size, 0)
+        self.tell(FileDone(entry.path, outcome.size, outcome.digest, outcome.note))
+
+    def skipped(self, skipped: Skipped) -> None:
+        self.tell(Warned(skipped.path, skipped.reason))
+
+    def tell_restarted(self, path: str, reason: str) -> None:
+        """An unfinished file could not be gone on with."""
+        self.tell(Warned(path, f"begun anew: {reason}"))
+
+    def _mark(self, index: int, path: str) -> None:
+        """Advance `after` over the entries that have their outcome, in the order of the plan."""
+        self._order[index] = path
+        while self._next in self._order:
+            path = self._order.pop(self._next)
+            self._next += 1
+            self.books.ahead.discard(path)
+            if not f"{self.books.after}/".startswith(f"{path}/"):  # a folder on the way there is planned again
+                self.books.after = path
+
+    async def aside(self, header: Header) -> None:
+        """What the node says beside the transfer itself."""
+        match header.get("t"):
+            case "ticket":
+                ticket = (requests.number(header, "lane"), requests.text(header, "ticket"))
+                await self._tickets.put(ticket)
+            case "resume":
+                self.resumed(requests.text(header, "path"), requests.number(header, "covered", 0))
+            case "restarted":
+                self.tell_restarted(requests.text(header, "path"), requests.text(header, "reason"))
+            case "lane-over":
+                self.note_tally(header.get("tally"))
+            case _:
+                pass  # a newer node may say more than we know
+
+    def note_tally(self, value: object) -> None:
+        """The receiver's counters, when the receiver is the node."""
+        match value:
+            case [int(received), int(wasted)]:
+                self.books.received = max(self.books.received, received)
+                self.books.wasted = max(self.books.wasted, wasted)
+            case _:
+                pass
+
+    # --- lanes ---
+
+    async def open(self, connection: Connection, request: Header) -> tuple[Channel, Header]:
+        """Open the transfer's stream and wait until the node takes it."""
+        channel = connection.open({"service": "files", "op": self.verb, "transfer": self.id, **request}, Class.CHAT)
+        answer = await channel.accepted()
+        tickets = answer.get("tickets")
+        for row in tickets if isinstance(tickets, list) else []:
+            match row:
+                case [int(number), str(ticket)]:
+                    await self._tickets.put((index_of(number), ticket))
+                case _:
+                    raise PeerError("The node's tickets cannot be understood.")
+        return channel, answer
+
+    async def keep_lanes(self, connection: Connection, talk: Talk, drive: Drive, over: Callable[[], bool]) -> None:
+        """Keep as many lanes going as were wanted until the transfer is `over` or the connection lost."""
+        small = 0 <= self.books.total_bytes < _WORTH_A_LANE and self.books.total_files > 0
+        wanted = 1 if small else max(self.lanes, 1)
+        streams = small or self._over_streams or not self.lanes
+        await asyncio.gather(
+            *(self._keep_lane(connection, talk, drive, over, streams=streams) for _ in range(wanted))
+        )
+
+    async def _keep_lane(
+        self,
+        connection: Connection,
+        talk: Talk,
+        drive: Drive,
+        over: Callable[[], bool],
+        *,
+        streams: bool,
+    ) -> None:
+        while not over() and connection.is_open:
+            number, ticket = await self._ticket(talk)
+            try:
+                if streams or connection.peer.kind == "memory":
+                    await self._over_stream(connection, drive, number)
+                else:
+                    await in_thread(self._over_socket, connection, drive, number, ticket)
+            except TowlineError:
+                if not connection.is_open:
+                    return  # the conversation's stream says so, too
+                streams = self._over_streams = True  # a second connection cannot be had
+
+    async def _ticket(self, talk: Talk) -> tuple[int, str]:
+        if self._tickets.empty():
+            talk.say({"t": "ticket"})
+        return await self._tickets.get()
+
+    async def _over_stream(self, connection: Connection, drive: Drive, number: int) -> None:
+        channel = connection.open({"service": "files", "op": "lane", "transfer": self.id, "lane": number}, Class.BULK)
+        await channel.accepted()
+        await in_thread(_drive, lambda: StreamLane(channel), drive, number)
+
+    def _over_socket(self, connection: Connection, drive: Drive, number: int, ticket: str) -> None:
+        """On a thread: dial, drive, close. Raises what dialling raises."""
+        if connection.peer.kind == "unix":
+            address, context = self.line.address, None
+        else:
+            address, context = connection.peer.address, self.line.tls_context()
+        _drive(lambda: dial_lane(address, context, ticket, self.line.check_certificate), drive, number)
+
+
+def _drive(dial: Callable[[], Lane], drive: Drive, number: int) -> None:
+    lane = dial()
+    try:
+        drive(lane, number)
+    finally:
+        lane.close()
+
+
+async def conversation(talk: Talk, channel: Channel, work: Awaitable[None], close: Callable[[], None]) -> None:
+    """Run `work`, and whatever happens: end the threads that work for it, and the stream."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        channel.reset()
+        raise
+    except TowlineError as error:
+        channel.reset(error)
+        raise
+    finally:
+        await in_thread(close)

@@ -1,0 +1,96 @@
+"""The talk beside the lanes: what sender and receiver of a transfer say to each other on its stream.
+
+The sender walks its tree and says `plan`, a batch of entries at a time; the receiver looks at what it has and answers
+with verdicts; files travel over lanes; each entry ends in exactly one outcome, `done` or `fail`, said by the receiver
+once it is durable. Nothing of this is state that must survive a cut: a new conversation begins behind the last entry
+of the plan before which all have their outcome, and asks again for what is missing.
+
+    sender → receiver   plan, skipped, planned, same, differs, sent, gone, lane-over
+    receiver → sender   want, resume, have, restarted, kept, done, fail, lane-over
+
+A client also asks for a `ticket` when it wants another lane, and gets one. A message is a JSON header with the type
+in `t`; lists that may be long are JSON in the body.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from towline.base.errors import BadMessage, TowlineError, error_from_wire
+from towline.base.limits import KIB, MIB, Limit
+from towline.base.text import printable
+from towline.protocol.codec import Header
+from towline.services import requests
+
+SMALL_FILE = 64 * KIB  # up to here files travel in packs: many in one range, whole in memory
+PACK_BYTES = Limit("pack_bytes", 1 * MIB, "bytes", "a pack is held whole in memory at both ends")
+PACK_FILES = Limit("pack_files", 96, "files", "the pack's list has to fit into a frame header")
+PLAN_BATCH = 256  # entries
+PLAN_WINDOW = 16  # batches without an outcome for each of their entries: bounds memory at both ends
+LANES = Limit("lanes", 16, "lanes", "each is a thread and a connection at both ends")
+
+Say: TypeAlias = Callable[[Header, bytes], None]
+
+
+class Outcome(NamedTuple):
+    """How entry number `entry` ended. `note`: `same` (was there already), `kept` (left alone), or empty."""
+
+    entry: int
+    size: int
+    digest: str
+    note: str = ""
+    error: TowlineError | None = None
+
+
+def encode_rows(rows: object) -> bytes:
+    """A list for a message's body."""
+    return json.dumps(rows, separators=(",", ":")).encode("ascii")
+
+
+def decode_rows(body: bytes) -> list[Any]:
+    """The list in a message's body. Raises BadMessage."""
+    try:
+        rows = json.loads(body)
+    except (ValueError, RecursionError):
+        rows = None
+    if not isinstance(rows, list):
+        raise BadMessage("A message of the transfer should carry a list.")
+    return rows
+
+
+def index_of(value: object) -> int:
+    """An entry's number. Raises BadMessage."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise BadMessage("An entry's number is no number.")
+    return value
+
+
+def encode_outcomes(outcomes: list[Outcome]) -> bytes:
+    """Outcomes without errors."""
+    return encode_rows([[o.entry, o.size, o.digest, o.note] for o in outcomes])
+
+
+def decode_outcomes(body: bytes) -> list[Outcome]:
+    """The inverse of `encode_outcomes`. Raises BadMessage."""
+    found = []
+    for row in decode_rows(body):
+        match row:
+            case [int(index), int(size), str(digest), str(note)]:
+                found.append(Outcome(index_of(index), size, printable(digest, limit=64), printable(note, limit=16)))
+            case _:
+                raise BadMessage("An outcome is not a number, a size, a digest and a note.")
+    return found
+
+
+def fail_header(index: int, error: TowlineError, t: str = "fail") -> Header:
+    """An entry's bad outcome (`fail`), or the sender's word that it cannot be had (`gone`)."""
+    return {"t": t, "file": index, "code": error.code, "message": error.sentence, "retryable": error.retryable}
+
+
+def failure(header: Header) -> tuple[int, TowlineError]:
+    """The inverse of `fail_header`; the peer's sentence is made printable."""
+    sentence = printable(requests.text(header, "message"), limit=600)
+    error = error_from_wire(requests.number(header, "code"), sentence, requests.flag(header, "retryable"))
+    return requests.number(header, "file"), error

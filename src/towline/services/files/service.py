@@ -1,0 +1,283 @@
+"""The service `files`: what a person asks of a node's shares, within their grants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from towline.base.errors import BadMessage, BadTicket, Superseded
+from towline.base.limits import Limit
+from towline.protocol.codec import Header
+from towline.runtime.channel import Channel
+from towline.runtime.lanes import Lane, StreamLane, TicketOffice
+from towline.runtime.threads import in_thread
+from towline.services import requests
+from towline.services.files.conversation import Aside, ReceivingSide, SendingSide, Talk
+from towline.services.files.digests import DigestCache
+from towline.services.files.messages import LANES, Outcome, encode_rows
+from towline.services.files.pace import Pace
+from towline.services.files.plan import Entry, Skipped, walk
+from towline.services.files.receiver import OVERWRITE, Receiver, Tally
+from towline.services.files.sender import Sender
+from towline.services.files.shares import Shares
+from towline.services.files.sinks import OpenParts, TreeSink
+from towline.services.files.sources import TreeSource
+from towline.services.files.tree import Root, Stat
+from towline.store.transfers import Transfers
+from towline.trust.grants import Grants
+
+TRANSFERS = Limit("transfers", 256, "transfers", "what a node remembers of cut transfers to resume them quickly")
+LISTING_BATCH = 500
+_LINKS = ("skip", "keep")
+
+
+@dataclass(slots=True)
+class _Transfer:
+    """What the node keeps of one transfer between its conversations: savings of time, nothing that is needed."""
+
+    digests: DigestCache = field(default_factory=DigestCache)
+    tally: Tally = field(default_factory=Tally)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    drive: Callable[[Lane, int], None] | None = None
+    end: Callable[[], None] | None = None
+    lanes: int = 0
+
+
+class FilesService:
+    """One for a node. Each request is a stream; `op` says what is wanted."""
+
+    def __init__(self, shares: Shares, tickets: TicketOffice, transfers: Transfers) -> None:
+        self._shares = shares
+        self._tickets = tickets
+        self._record = transfers
+        self._parts = OpenParts()
+        self._transfers: OrderedDict[tuple[str, str], _Transfer] = OrderedDict()
+
+    async def __call__(self, channel: Channel) -> None:
+        op = channel.header.get("op")
+        match op:
+            case "put":
+                await self._put(channel)
+            case "get":
+                await self._get(channel)
+            case "lane":
+                await self._lane(channel)
+            case "list":
+                await self._list(channel)
+            case "stat" | "mkdir" | "move" | "remove" | "shares":
+                result = await asyncio.to_thread(self._simple, str(op), channel.header, _grants(channel))
+                channel.accept()
+                await channel.send(encode_rows(result))
+            case _:
+                raise BadMessage(f"The service files has no operation {op!r}.")
+
+    # --- single steps ---
+
+    def _simple(self, op: str, header: Header, grants: Grants) -> list[object]:
+        if op == "shares":
+            return [[s.name, s.read_only or not grants.allows("write", s.name)] for s in self._shares.names(grants)]
+        with self._open(header, grants, write=op != "stat") as root:
+            path = requests.text(header, "path")
+            match op:
+                case "stat":
+                    return _row(root.stat(path))
+                case "mkdir":
+                    parents = requests.flag(header, "parents")
+                    return [root.mkdir(path, parents=parents, exist_ok=parents)]
+                case "move":
+                    root.move(path, requests.text(header, "to"), replace=requests.flag(header, "replace"))
+                case "remove":
+                    root.remove(path, recursive=requests.flag(header, "recursive"))
+        return []
+
+    def _open(self, header: Header, grants: Grants, *, write: bool) -> Root:
+        portable = not requests.flag(header, "any_names")
+        return self._shares.open(requests.text(header, "share"), grants, write=write, portable=portable)
+
+    async def _list(self, channel: Channel) -> None:
+        """The entries of a folder, a few hundred in a message; a file is listed as itself."""
+        root = await asyncio.to_thread(self._open, channel.header, _grants(channel), write=False)
+        with root:
+            path = requests.text(channel.header, "path")
+            info = await asyncio.to_thread(root.stat, path)
+            entries = iter([info]) if info.kind != "dir" else await asyncio.to_thread(root.list, path)
+            channel.accept({"kind": info.kind})
+            while rows := await asyncio.to_thread(_some_rows, entries):
+                await channel.send(encode_rows(rows))
+
+    # --- transfers ---
+
+    async def _put(self, channel: Channel) -> None:
+        header, grants = channel.header, _grants(channel)
+        overwrite = _choice(header, "overwrite", OVERWRITE)
+        kind = _choice(header, "kind", ("file", "dir"))
+        path = requests.text(header, "path")
+        transfer = await self._begin(channel)
+        async with transfer.turn:
+            root = await asyncio.to_thread(self._open, header, grants, write=True)
+            sink = TreeSink(root, path, kind=kind, owner=channel.person, parts=self._parts, digests=transfer.digests)
+            try:
+                if kind == "dir":
+                    await asyncio.to_thread(root.mkdir, path, parents=True, exist_ok=True)
+                await self._receive(channel, transfer, sink, overwrite)
+            finally:
+                sink.close()
+
+    async def _receive(self, channel: Channel, transfer: _Transfer, sink: TreeSink, overwrite: str) -> None:
+        talk = Talk(channel)
+        side = ReceivingSide(
+            talk,
+            portable=not requests.flag(channel.header, "any_names"),
+            settled=_ignore_outcome,
+            skipped=_ignore_skipped,
+            aside=self._aside(channel, talk, transfer),
+        )
+        receiver = Receiver(sink, talk.say, side.settle, talk.abort, overwrite=overwrite, tally=transfer.tally)
+        side.attach(receiver)
+        try:
+            self._open_door(channel, transfer, receiver.drive, {})
+            await talk.run(side.listen(), side.conclude(lambda: _counts(transfer.tally)))
+        finally:
+            transfer.drive = transfer.end = None
+            await in_thread(receiver.close)
+
+    async def _get(self, channel: Channel) -> None:
+        header, grants = channel.header, _grants(channel)
+        path = requests.text(header, "path")
+        links = _choice(header, "links", _LINKS)
+        after = requests.text(header, "after", "") or None
+        transfer = await self._begin(channel)
+        async with transfer.turn:
+            root = await asyncio.to_thread(self._open, header, grants, write=False)
+            source = await asyncio.to_thread(TreeSource, root, path, links=links, digests=transfer.digests)
+            try:
+                opening: Header = {"kind": source.kind}
+                if requests.flag(header, "count"):
+                    files, size = await asyncio.to_thread(_totals, root, path, links)
+                    opening |= {"files": files, "bytes": size}
+                await self._send(channel, transfer, source, after, opening)
+            finally:
+                source.close()
+
+    async def _send(
+        self, channel: Channel, transfer: _Transfer, source: TreeSource, after: str | None, opening: Header
+    ) -> None:
+        header = channel.header
+        lanes = requests.number(header, "lanes", 1, least=0, most=LANES.value)
+        talk = Talk(channel)
+        pace = Pace(requests.number(header, "rate", 0))
+        sender = Sender(source, talk.say, after=after, lanes=lanes, pace=pace)
+        side = SendingSide(
+            talk,
+            sender,
+            settled=_ignore_outcome,
+            skipped=_ignore_skipped,
+            aside=self._aside(channel, talk, transfer),
+        )
+        try:
+            self._open_door(channel, transfer, sender.drive, opening)
+            await talk.run(side.plan(), side.listen())
+        finally:
+            transfer.drive = transfer.end = None
+            await in_thread(sender.close)
+
+    async def _begin(self, channel: Channel) -> _Transfer:
+        """What is known of the transfer; an older conversation of it is ended: the newcomer is the live one."""
+        name = requests.text(channel.header, "transfer")
+        key = (channel.person, name[:64])
+        transfer = self._transfers.pop(key, None) or _Transfer()
+        self._transfers[key] = transfer
+        while len(self._transfers) > TRANSFERS.value:
+            oldest = next(iter(self._transfers))
+            if self._transfers[oldest].turn.locked():
+                self._transfers.move_to_end(oldest)
+                break
+            del self._transfers[oldest]
+        if transfer.end is not None:
+            transfer.end()
+        return transfer
+
+    def _open_door(
+        self, channel: Channel, transfer: _Transfer, drive: Callable[[Lane, int], None], opening: Header
+    ) -> None:
+        """Accept, with tickets for as many lanes as were asked for."""
+        transfer.drive = drive
+        transfer.end = lambda: channel.reset(Superseded())
+        wanted = requests.number(channel.header, "lanes", 1, least=0, most=LANES.value)
+        tickets = [self._ticket(channel.person, transfer) for _ in range(wanted)]
+        channel.accept(opening | {"tickets": tickets, "tally": _counts(transfer.tally)})
+
+    def _ticket(self, person: str, transfer: _Transfer) -> list[object]:
+        transfer.lanes += 1
+        number, drive = transfer.lanes, transfer.drive
+        if drive is None:
+            raise BadTicket
+        return [number, self._tickets.issue(person, lambda lane: drive(lane, number))]
+
+    def _aside(self, channel: Channel, talk: Talk, transfer: _Transfer) -> Aside:
+        async def hear(header: Header) -> None:
+            if header.get("t") == "ticket":
+                number, ticket = self._ticket(channel.person, transfer)
+                talk.say({"t": "ticket", "lane": number, "ticket": ticket})
+
+        return hear
+
+    async def _lane(self, channel: Channel) -> None:
+        """A lane over a stream, where a second connection cannot be had."""
+        transfer = self._transfers.get((channel.person, requests.text(channel.header, "transfer")[:64]))
+        number = requests.number(channel.header, "lane")
+        drive = transfer.drive if transfer is not None else None
+        if drive is None:
+            raise BadTicket
+        channel.accept()
+        await in_thread(drive, StreamLane(channel), number)
+
+
+def _grants(channel: Channel) -> Grants:
+    grants = channel.connection.grants
+    assert isinstance(grants, Grants)
+    return grants
+
+
+def _choice(header: Header, name: str, choices: tuple[str, ...]) -> str:
+    value = requests.text(header, name, choices[0])
+    if value not in choices:
+        raise BadMessage(f"The request's {name!r} is none of {', '.join(choices)}.")
+    return value
+
+
+def _row(stat: Stat) -> list[object]:
+    return [stat.name, stat.kind, stat.size, stat.mtime_ns, stat.mode]
+
+
+def _some_rows(entries: Iterator[Stat]) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for stat in entries:
+        rows.append(_row(stat))
+        if len(rows) >= LISTING_BATCH:
+            break
+    return rows
+
+
+def _counts(tally: Tally) -> list[int]:
+    return [tally.received, tally.wasted]
+
+
+def _totals(root: Root, path: str, links: str) -> tuple[int, int]:
+    """Files and bytes of what would be sent."""
+    files = size = 0
+    for entry in walk(root, path, links=links):
+        if isinstance(entry, Entry) and entry.kind == "file":
+            files += 1
+            size += entry.size
+    return files, size
+
+
+def _ignore_outcome(entry: Entry, outcome: Outcome) -> None:
+    """The client keeps the books."""
+
+
+def _ignore_skipped(skipped: Skipped) -> None:
+    """The client says so."""

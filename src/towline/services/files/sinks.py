@@ -1,0 +1,307 @@
+"""What a receiver writes: a tree on disk, or a stream that can be written only once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from towline.base.errors import InUse, NotFound, TowlineError, VerificationFailed
+from towline.services.files.digest import FileDigest, digest_of
+from towline.services.files.digests import DigestCache
+from towline.services.files.disk import oserrors
+from towline.services.files.part import Part, Pin, SmallFiles, part_name
+from towline.services.files.plan import Entry
+from towline.services.files.ranges import Ranges
+from towline.services.files.small import Content
+from towline.services.files.tree import Root, Stat
+
+
+class Writing(Protocol):
+    """One file that is being received, shared by the lanes that bring parts of it."""
+
+    restarted_because: str | None
+
+    @property
+    def ranges(self) -> Ranges: ...
+
+    def write(self, offset: int, data: memoryview) -> None: ...
+
+    def write_zeros(self, offset: int, length: int) -> None: ...
+
+    def checkpoint(self) -> Ranges:
+        """Make durable what is there; what that is."""
+
+    def digest(self, size: int) -> str:
+        """Of the whole, once all of it is there."""
+
+    def publish(self, entry: Entry, size: int, *, replace: bool) -> None: ...
+
+    def distrust(self) -> None:
+        """What is there did not verify: nothing of it counts any more."""
+
+    def close(self) -> None:
+        """Keep what is there for another time."""
+
+
+class Sink(Protocol):
+    """Where a receiver's entries go."""
+
+    def existing(self, entry: Entry) -> Stat | None: ...
+
+    def existing_digest(self, entry: Entry) -> str: ...
+
+    def begun(self, entry: Entry) -> bool:
+        """Whether an unfinished part of it may be there."""
+
+    def open(self, entry: Entry) -> Writing: ...
+
+    def publish_small(self, batch: Sequence[tuple[Entry, Content, bool]]) -> list[TowlineError | None]: ...
+
+    def mkdir(self, entry: Entry) -> None: ...
+
+    def symlink(self, entry: Entry, *, replace: bool) -> None: ...
+
+    def stamp(self, folders: Iterable[Entry]) -> None:
+        """Times and bits of folders, once all is in them; inner ones first."""
+
+    def close(self) -> None: ...
+
+
+class OpenParts:
+    """The parts that this process writes, so that a newer writer can fence an older one out at once."""
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[int, int, str], Part] = {}
+
+    def open(self, folder: int, name: str, *, owner: str, pin: Pin, mode: int) -> Part:
+        """Like `Part.open`; whoever of this process had it is fenced."""
+        info = os.fstat(folder)
+        key = (info.st_dev, info.st_ino, part_name(name, owner))
+        older = self._parts.pop(key, None)
+        if older is not None:
+            older.fence()
+        part = Part.open(folder, name, owner=owner, pin=pin, mode_hint=mode)
+        self._parts[key] = part
+        return part
+
+    def forget(self, part: Part) -> None:
+        for key, value in list(self._parts.items()):
+            if value is part:
+                self._parts.pop(key, None)
+
+
+class TreeSink:
+    """A file or a folder in a root, which belongs to the sink from now on. `owner` separates people's parts."""
+
+    def __init__(
+        self, root: Root, path: str, *, kind: str, owner: str, parts: OpenParts, digests: DigestCache
+    ) -> None:
+        self._root = root
+        self._path = path
+        self._kind = kind
+        self._owner = owner
+        self._parts = parts
+        self._digests = digests
+        self._small = SmallFiles(root)
+
+    def existing(self, entry: Entry) -> Stat | None:
+        try:
+            return self._root.stat(self._full(entry))
+        except NotFound:
+            return None
+
+    def existing_digest(self, entry: Entry) -> str:
+        fd, info = self._root.open_file(self._full(entry))
+        try:
+            return digest_of(fd, info.st_size)
+        finally:
+            os.close(fd)
+
+    def begun(self, entry: Entry) -> bool:
+        try:
+            folder, name = self._root.parent(self._full(entry))
+        except NotFound:
+            return False
+        try:
+            os.stat(part_name(name, self._owner) + ".part", dir_fd=folder, follow_symlinks=False)
+        except OSError:
+            return False
+        else:
+            return True
+        finally:
+            os.close(folder)
+
+    def open(self, entry: Entry) -> Writing:
+        folder, name = self._root.parent(self._full(entry), create=True)
+        try:
+            pin = Pin(entry.size, entry.mtime_ns, "")
+            part = self._parts.open(folder, name, owner=self._owner, pin=pin, mode=entry.mode)
+        finally:
+            os.close(folder)
+        digest = self._digests.take(entry.path, entry.size, entry.mtime_ns, part.ranges.contiguous())
+        try:
+            part.preallocate()
+        except TowlineError:
+            part.close()
+            raise
+        return _PartWriting(part, entry, digest, self._digests, self._parts)
+
+    def publish_small(self, batch: Sequence[tuple[Entry, Content, bool]]) -> list[TowlineError | None]:
+        return self._small.publish([(self._full(e), content, e.mode, e.mtime_ns, rep) for e, content, rep in batch])
+
+    def mkdir(self, entry: Entry) -> None:
+        self._root.mkdir(self._full(entry), parents=True, exist_ok=True)
+
+    def symlink(self, entry: Entry, *, replace: bool) -> None:
+        self._root.symlink(self._full(entry), entry.target, mtime_ns=entry.mtime_ns, replace=replace)
+
+    def stamp(self, folders: Iterable[Entry]) -> None:
+        for entry in sorted(folders, key=lambda e: e.path.count("/"), reverse=True):
+            try:
+                self._root.stamp(self._full(entry), mode=entry.mode | 0o700, mtime_ns=entry.mtime_ns)
+            except TowlineError:
+                pass  # it was moved or removed since; nothing of the transfer is lost with its date
+
+    def close(self) -> None:
+        self._root.close()
+
+    def _full(self, entry: Entry) -> str:
+        if self._kind != "dir":
+            return self._path
+        return f"{self._path}/{entry.path}" if self._path not in ("", ".") else entry.path
+
+
+class _PartWriting:
+    """A part with the digest that follows its bytes."""
+
+    def __init__(self, part: Part, entry: Entry, digest: FileDigest, digests: DigestCache, parts: OpenParts) -> None:
+        self._part = part
+        self._entry = entry
+        self._digest = digest
+        self._digests = digests
+        self._parts = parts
+        self.restarted_because = part.restarted_because
+
+    @property
+    def ranges(self) -> Ranges:
+        return self._part.ranges
+
+    def write(self, offset: int, data: memoryview) -> None:
+        self._part.write(offset, data)
+        self._digest.feed(offset, data)
+
+    def write_zeros(self, offset: int, length: int) -> None:
+        self._part.write_zeros(offset, length)
+
+    def checkpoint(self) -> Ranges:
+        return self._part.checkpoint()
+
+    def digest(self, size: int) -> str:
+        with self._part.reading() as fd:
+            self._digest.catch_up(fd, size)
+        return self._digest.hexdigest()
+
+    def publish(self, entry: Entry, size: int, *, replace: bool) -> None:
+        self._part.publish(final_size=size, replace=replace, mode=entry.mode, mtime_ns=entry.mtime_ns)
+        self._parts.forget(self._part)
+
+    def distrust(self) -> None:
+        """What is there did not verify: nothing of it counts any more."""
+        self._part.invalidate([(0, max(self._part.ranges.end, 1))])
+        self._digest = FileDigest()
+
+    def close(self) -> None:
+        self._digests.keep(self._entry.path, self._entry.size, self._entry.mtime_ns, self._digest)
+        self._part.close()
+        self._parts.forget(self._part)
+
+
+class StreamSink:
+    """Standard output, or any descriptor that is written once: the one file of a transfer, in order.
+
+    It lives as long as the command and remembers its position over cuts. What was written cannot be taken back, so
+    the digest can only be told afterwards.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._writing = _StreamWriting(fd)
+
+    def existing(self, entry: Entry) -> Stat | None:
+        return None
+
+    def existing_digest(self, entry: Entry) -> str:
+        raise NotFound
+
+    def begun(self, entry: Entry) -> bool:
+        return True
+
+    def open(self, entry: Entry) -> Writing:
+        self._writing.pin(entry)
+        return self._writing
+
+    def publish_small(self, batch: Sequence[tuple[Entry, Content, bool]]) -> list[TowlineError | None]:
+        raise InUse  # `begun` makes every file a ranged one
+
+    def mkdir(self, entry: Entry) -> None:
+        raise VerificationFailed("A folder cannot be written to standard output.")
+
+    def symlink(self, entry: Entry, *, replace: bool) -> None:
+        raise VerificationFailed("A symlink cannot be written to standard output.")
+
+    def stamp(self, folders: Iterable[Entry]) -> None:
+        """A stream has no folders."""
+
+    def close(self) -> None:
+        """The descriptor is the user's."""
+
+
+class _StreamWriting:
+    restarted_because: str | None = None
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._position = 0
+        self._digest = FileDigest()
+        self._pin: tuple[int, int] | None = None
+
+    def pin(self, entry: Entry) -> None:
+        pin = (entry.size, entry.mtime_ns)
+        if self._pin not in (None, pin) and self._position:
+            raise VerificationFailed("The source changed after a part of it was written to standard output.")
+        self._pin = pin
+
+    @property
+    def ranges(self) -> Ranges:
+        return Ranges([(0, self._position)])
+
+    def write(self, offset: int, data: memoryview) -> None:
+        if offset > self._position:
+            raise VerificationFailed("Standard output can only be written in order.")
+        fresh = data[self._position - offset :]
+        self._digest.feed(self._position, fresh)
+        with oserrors("standard output"):
+            while fresh:
+                count = os.write(self._fd, fresh)
+                self._position += count
+                fresh = fresh[count:]
+
+    def write_zeros(self, offset: int, length: int) -> None:
+        zeros = memoryview(bytes(min(length, 1 << 20)))
+        for at in range(offset, offset + length, len(zeros) or 1):
+            self.write(at, zeros[: offset + length - at])
+
+    def checkpoint(self) -> Ranges:
+        return self.ranges
+
+    def digest(self, size: int) -> str:
+        return self._digest.hexdigest()
+
+    def publish(self, entry: Entry, size: int, *, replace: bool) -> None:
+        """It is out already."""
+
+    def distrust(self) -> None:
+        """It cannot be taken back."""
+
+    def close(self) -> None:
+        """It goes on in the next conversation."""

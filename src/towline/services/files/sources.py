@@ -1,0 +1,291 @@
+"""What a sender reads: a tree on disk, or a stream that can be read only once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Protocol
+
+from towline.base.errors import NotFound, SourceChanged, TowlineError
+from towline.base.limits import MIB
+from towline.services.files.digest import FileDigest, digest_of
+from towline.services.files.digests import DigestCache
+from towline.services.files.disk import oserrors
+from towline.services.files.folders import Folders
+from towline.services.files.names import quoted
+from towline.services.files.plan import Entry, Skipped, walk
+from towline.services.files.tree import Root, open_regular
+
+_STREAM_WINDOW = 64 * MIB  # of standard input: kept until the other side has it durably
+
+
+class Reading(Protocol):
+    """One file that is being sent, shared by the lanes that send parts of it."""
+
+    digest: FileDigest
+
+    def read_into(self, offset: int, target: memoryview) -> int:
+        """Bytes at `offset`; 0 at the end."""
+
+    def pieces(self, start: int, end: int) -> list[tuple[int, int, bool]]:
+        """[start, end) as (start, end, is a hole)."""
+
+    def finish(self) -> tuple[str, int]:
+        """Digest and size of the whole. Raises SourceChanged when it is not what it was."""
+
+    def kept(self, upto: int) -> None:
+        """The other side has all before `upto` durably."""
+
+    def close(self) -> None: ...
+
+
+class Source(Protocol):
+    """Where a sender's entries come from: a `file` or a `dir`. Not thread-safe but for `open` and `digest`."""
+
+    kind: str
+
+    def entries(self, after: str | None) -> Iterator[Entry | Skipped]: ...
+
+    def open(self, entry: Entry) -> Reading: ...
+
+    def small(self, entry: Entry, folders: Folders) -> bytes:
+        """The content of a small file, as planned. Raises SourceChanged, NotFound, …."""
+
+    def digest(self, entry: Entry) -> str:
+        """The digest of the whole file as it is on disk."""
+
+    def folders(self) -> Folders: ...
+
+    def close(self) -> None: ...
+
+
+class TreeSource:
+    """A file or a folder in a root, which belongs to the source from now on."""
+
+    def __init__(self, root: Root, path: str, *, links: str, digests: DigestCache) -> None:
+        self._root = root
+        self._path = path
+        self._links = links
+        self._digests = digests
+        self.kind = root.stat(path).kind
+
+    def entries(self, after: str | None) -> Iterator[Entry | Skipped]:
+        if after is not None and self.kind == "dir":
+            yield from self._ancestors(after)
+        yield from walk(self._root, self._path, links=self._links, after=after)
+
+    def _ancestors(self, after: str) -> Iterator[Entry]:
+        """The folders on the way to `after`: the receiver sets their times and bits when all is in them."""
+        parts = after.split("/")[:-1]
+        for depth in range(1, len(parts) + 1):
+            path = "/".join(parts[:depth])
+            try:
+                info = self._root.stat(self._full(path))
+            except TowlineError:
+                return  # it is gone, and what was in it; the walk goes on behind it
+            if info.kind != "dir":
+                return
+            yield Entry(path, "dir", 0, info.mtime_ns, info.mode)
+
+    def open(self, entry: Entry) -> Reading:
+        fd, info = self._root.open_file(self._full(entry.path))
+        try:
+            _check_pin(info, entry)
+        except BaseException:
+            os.close(fd)
+            raise
+        digest = self._digests.take(entry.path, entry.size, entry.mtime_ns, entry.size)
+        return _FileReading(fd, info, entry, digest, self._digests)
+
+    def small(self, entry: Entry, folders: Folders) -> bytes:
+        full = self._full(entry.path)
+        folder, name = folders.parent(full)
+        fd, info = open_regular(folder, name, full)
+        try:
+            _check_pin(info, entry)
+            with oserrors(full):
+                content = os.read(fd, entry.size + 1)
+            if len(content) != entry.size:
+                raise SourceChanged(f"{quoted(entry.path)} changed while it was being read.")
+            return content
+        finally:
+            os.close(fd)
+
+    def digest(self, entry: Entry) -> str:
+        fd, info = self._root.open_file(self._full(entry.path))
+        try:
+            _check_pin(info, entry)
+            return digest_of(fd, entry.size)
+        finally:
+            os.close(fd)
+
+    def folders(self) -> Folders:
+        return Folders(self._root)
+
+    def close(self) -> None:
+        self._root.close()
+
+    def _full(self, path: str) -> str:
+        if self.kind != "dir":
+            return self._path
+        return f"{self._path}/{path}" if self._path not in ("", ".") else path
+
+
+class _FileReading:
+    """An open file; `pread` needs no lock."""
+
+    def __init__(self, fd: int, info: os.stat_result, entry: Entry, digest: FileDigest, digests: DigestCache) -> None:
+        self._fd = fd
+        self._info = info
+        self._entry = entry
+        self._digests = digests
+        self._turn = threading.Lock()
+        self.digest = digest
+
+    def read_into(self, offset: int, target: memoryview) -> int:
+        with oserrors(self._entry.path):
+            return os.preadv(self._fd, [target], offset)
+
+    def pieces(self, start: int, end: int) -> list[tuple[int, int, bool]]:
+        if self._info.st_blocks * 512 >= self._info.st_size:
+            return [(start, end, False)]  # nothing is sparse about it
+        found: list[tuple[int, int, bool]] = []
+        at = start
+        while at < end:
+            data = min(_seek(self._fd, at, os.SEEK_DATA, end), end)
+            if data > at:
+                found.append((at, data, True))
+            at = min(_seek(self._fd, data, os.SEEK_HOLE, end), end) if data < end else end
+            if at > data:
+                found.append((data, at, False))
+        return found
+
+    def finish(self) -> tuple[str, int]:
+        with oserrors(self._entry.path):
+            self.digest.catch_up(self._fd, self._entry.size)
+            info = os.fstat(self._fd)
+        _check_pin(info, self._entry)
+        if info.st_ino != self._info.st_ino or (info.st_ctime_ns != self._info.st_ctime_ns and info.st_nlink):
+            raise SourceChanged(f"{quoted(self._entry.path)} changed while it was being sent.")
+        return self.digest.hexdigest(), self._entry.size
+
+    def kept(self, upto: int) -> None:
+        """A file can be read again; nothing has to be kept."""
+
+    def close(self) -> None:
+        with self._turn:
+            if self._fd >= 0:
+                self._digests.keep(self._entry.path, self._entry.size, self._entry.mtime_ns, self.digest)
+                os.close(self._fd)
+                self._fd = -1
+
+
+class StreamSource:
+    """Standard input, or any descriptor that is read once: one entry of unknown size.
+
+    What the other side has not got durably is kept here, up to 64 MiB, and sent again after a cut.
+    """
+
+    kind = "file"
+
+    def __init__(self, fd: int, name: str, mtime_ns: int) -> None:
+        self._entry = Entry(name, "file", -1, mtime_ns, 0o644)
+        self._reading = _StreamReading(fd)
+
+    def entries(self, after: str | None) -> Iterator[Entry | Skipped]:
+        if after is None:
+            yield self._entry
+
+    def open(self, entry: Entry) -> Reading:
+        return self._reading
+
+    def small(self, entry: Entry, folders: Folders) -> bytes:
+        raise NotFound  # a stream's size is not known, so it never travels in a pack
+
+    def digest(self, entry: Entry) -> str:
+        raise NotFound
+
+    def folders(self) -> Folders:
+        raise NotFound
+
+    def close(self) -> None:
+        self._reading.stop()
+
+
+class _StreamReading:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._chunks: deque[bytes] = deque()
+        self._start = 0  # offset of the first kept byte
+        self._end = 0  # offset up to which the stream was read
+        self._over = False
+        self._stopped = False
+        self._change = threading.Condition()
+        self.digest = FileDigest()
+
+    def read_into(self, offset: int, target: memoryview) -> int:
+        with self._change:
+            if offset < self._start:
+                raise SourceChanged(
+                    "What was lost at the other side is no longer kept of standard input; begin anew."
+                )
+            if offset < self._end:
+                return self._copy(offset, target)
+            self._change.wait_for(lambda: self._end - self._start < _STREAM_WINDOW or self._stopped)
+            if self._over or self._stopped:
+                return 0
+        with oserrors("standard input"):
+            data = os.read(self._fd, len(target))
+        with self._change:
+            if not data:
+                self._over = True
+                return 0
+            self.digest.feed(self._end, data)
+            self._chunks.append(data)
+            self._end += len(data)
+        target[: len(data)] = data
+        return len(data)
+
+    def _copy(self, offset: int, target: memoryview) -> int:
+        at = self._start
+        for chunk in self._chunks:
+            if offset < at + len(chunk):
+                part = chunk[offset - at : offset - at + len(target)]
+                target[: len(part)] = part
+                return len(part)
+            at += len(chunk)
+        raise AssertionError("an offset within the kept bytes has a chunk")
+
+    def pieces(self, start: int, end: int) -> list[tuple[int, int, bool]]:
+        return [(start, end, False)]
+
+    def finish(self) -> tuple[str, int]:
+        return self.digest.hexdigest(), self._end
+
+    def kept(self, upto: int) -> None:
+        with self._change:
+            while self._chunks and self._start + len(self._chunks[0]) <= upto:
+                self._start += len(self._chunks.popleft())
+            self._change.notify_all()
+
+    def stop(self) -> None:
+        with self._change:
+            self._stopped = True
+            self._change.notify_all()
+
+    def close(self) -> None:
+        """Between two conversations the stream goes on."""
+
+
+def _check_pin(info: os.stat_result, entry: Entry) -> None:
+    if info.st_size != entry.size or info.st_mtime_ns != entry.mtime_ns:
+        raise SourceChanged(f"{quoted(entry.path)} changed while it was being transferred; run the command again.")
+
+
+def _seek(fd: int, at: int, how: int, otherwise: int) -> int:
+    try:
+        return os.lseek(fd, at, how)
+    except OSError:  # ENXIO: no data behind `at`; or a file system that does not know holes
+        return otherwise if how == os.SEEK_DATA else max(at, otherwise)
