@@ -2,7 +2,7 @@
 
 Pure: a scene in, lines out; `terminal.py` and `svg.py` paint them. What a line says beyond the bare call is
 evidence from the recording: that messages were joined by the sender's side or only met in the receiver's queue
-(segments counted by the kernel), or that a recv asked for too little and left the rest behind.
+(what the sender's kernel still held back), or that a recv asked for too little and left the rest behind.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _PREVIEW = 20  # characters of payload in a chip
 
 _SAYS: dict[str, Text] = {
     "joined-wire": {
-        "en": "{who}: one segment, joined by the sender's side",
-        "zh": "{who}：同一个报文段，发送方合并的",
+        "en": "{who}: joined by the sender's side, before they left",
+        "zh": "{who}：发送方在发出之前就合并了",
     },
     "joined-queue": {
-        "en": "{who}: {n} segments, which met in this queue",
-        "zh": "{who}：{n} 个报文段，在接收队列里相遇",
+        "en": "{who}: sent apart, met in this queue",
+        "zh": "{who}：分开发出，在接收队列里相遇",
     },
     "joined": {"en": "{who} came together", "zh": "{who} 一起到达"},
     "rest": {"en": "{left} B are left in the queue", "zh": "队列里还剩 {left} 字节"},
@@ -103,8 +103,8 @@ def build(scene: Scene, lang: str) -> Ladder:
     """The ladder of a scene, its evidence said in `lang`."""
     ladder = Ladder(
         title=pick(scene.title, lang),
-        left=", ".join(scene.left),
-        right=", ".join(scene.right),
+        left=_together(scene.left),
+        right=_together(scene.right),
         messages=_messages(scene.events),
         note=pick(scene.note, lang) if scene.note else "",
     )
@@ -142,7 +142,6 @@ class _Builder:
         self.scene, self.ladder, self.lang = scene, ladder, lang
         self.began = scene.events[0].at if scene.events else 0.0
         self.sent: list[tuple[int, Event]] = []  # line number and event of every send
-        self.segments_in: dict[str, int] = {}  # flow → data segments its reader's kernel had counted
         self.seen: list[Message] = []
 
     def built(self) -> Ladder:
@@ -186,12 +185,12 @@ class _Builder:
     def _head(self, event: Event, kind: str) -> str:
         if kind == "remark":
             return pick(event.text, self.lang) if event.text else ""
+        many = len(self.scene.left if event.who in self.scene.left else self.scene.right) > 1
         if kind == "state":
-            return event.detail
+            return f"{event.who}: {event.detail}" if many else event.detail
         if kind == "segment":
             size = f", {event.returned} B" if event.returned else ""
             return event.detail + size
-        many = len(self.scene.left if event.who in self.scene.left else self.scene.right) > 1
         who = f"{event.who}: " if many else ""
         argument = str(event.asked) if event.asked is not None else event.detail
         whole = event.call in SENDS and event.returned == event.asked
@@ -212,6 +211,9 @@ class _Builder:
             data = event.data[start - event.start : end - event.start]
             text = preview(data, end - start, self.lang)
             found.append(Piece(message, start - message.start, end - message.start, text))
+        if not found and event.call in RECEIVES and event.data:  # whoever sent this was not tapped
+            message = Message("", len(self.ladder.messages), event.flow, event.start, event.end)
+            found = [Piece(message, 0, event.returned, preview(event.data, event.returned, self.lang))]
         return tuple(found)
 
     def _origins(self, event: Event) -> tuple[tuple[int, int], ...]:
@@ -256,24 +258,28 @@ class _Builder:
         if pieces and pieces[0].start > 0:
             yield self._say("middle", who=pieces[0].message.label)
         if len(pieces) > 1:
-            yield self._joined(event, pieces)
+            yield self._joined(pieces)
         left = (event.waiting or 0) - returned
         torn = bool(pieces) and pieces[-1].end < pieces[-1].message.end - pieces[-1].message.start
         if left > 0 and torn:
             yield self._say("rest", left=left)
         elif torn and returned < asked:
             yield self._say("short", who=pieces[-1].message.label)
-        if event.kernel and "data_segs_in" in event.kernel.info:
-            self.segments_in[event.flow] = event.kernel.info["data_segs_in"]
 
-    def _joined(self, event: Event, pieces: tuple[Piece, ...]) -> str:
-        who = "+".join(piece.message.label for piece in pieces)
-        if not event.kernel or "data_segs_in" not in event.kernel.info:
+    def _joined(self, pieces: tuple[Piece, ...]) -> str:
+        """Where messages were joined: what its kernel held back when the next was sent left with it."""
+        labels = [piece.message.label for piece in pieces]
+        who = "+".join(labels) if len(labels) < 4 else f"{labels[0]}…{labels[-1]}"
+        held = [self._held_after(piece.message) for piece in pieces[:-1]]
+        if None in held:  # not TCP: the kernel does not say
             return self._say("joined", who=who)
-        count = event.kernel.info["data_segs_in"] - self.segments_in.get(event.flow, 0)
-        if count < len(pieces):
-            return self._say("joined-wire", who=who)
-        return self._say("joined-queue", who=who, n=count)
+        return self._say("joined-wire" if all(held) else "joined-queue", who=who)
+
+    def _held_after(self, message: Message) -> int | None:
+        for _, send in reversed(self.sent):
+            if send.flow == message.flow and send.end == message.end:
+                return send.kernel.held if send.kernel else None
+        return None
 
     def _evidence_of_datagram(self, event: Event, pieces: tuple[Piece, ...]) -> Iterable[str]:
         lost = (event.waiting or 0) - (event.returned or 0)
@@ -307,6 +313,10 @@ def _messages(events: Iterable[Event]) -> list[Message]:
             continue
         found.append(Message(event.of or letters(len(found)), len(found), event.flow, event.start, event.end))
     return found
+
+
+def _together(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) < 3 else f"{names[0]} … {names[-1]}"
 
 
 def _after(one: Message, other: Message) -> bool:

@@ -70,11 +70,17 @@ class Recorder:
     # --- scenes and remarks ---
 
     def scene(
-        self, name: str, title: Text, *, left: tuple[str, ...] = ("client",), right: tuple[str, ...] = ("server",)
+        self,
+        name: str,
+        title: Text,
+        *,
+        left: tuple[str, ...] = ("client",),
+        right: tuple[str, ...] = ("server",),
+        segments: bool = True,
     ) -> None:
-        """Begin a scene; the former one ends here."""
+        """Begin a scene; the former one ends here. Without `segments` the calls alone are kept."""
         self._settle()
-        self._scenes.append(_Draft(name, title, left, right))
+        self._scenes.append(_Draft(name, title, left, right, segments))
 
     def fact(self, name: str, value: Any) -> None:
         """Keep a measured JSON value in the scene, for the verdict."""
@@ -100,8 +106,9 @@ class Recorder:
         states = tap.states()
         at = self.clock()
         there = other.who if other else (self._now.right if tap.who in self._now.left else self._now.left)[0]
-        self.note(Event(at=at, who=tap.who, call="state", detail=states[0]))
-        self.note(Event(at=at, who=there, call="state", detail=states[1]))
+        ends = [(tap.who, states[0]), (there, states[1])]
+        for who, state in ends if tap.who in self._now.left else reversed(ends):
+            self.note(Event(at=at, who=who, call="state", detail=state))
         return states
 
     def wait(self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
@@ -168,6 +175,11 @@ class Recorder:
             redacted=self.keep == 0,
         )
 
+    def frames(self) -> list[Seen]:
+        """The frames of this scene so far, whole; empty where segments are not shown."""
+        self._settle()
+        return list(self._now.frames)
+
     # --- for the taps ---
 
     def clock(self) -> float:
@@ -210,7 +222,7 @@ class Recorder:
     @property
     def _now(self) -> _Draft:
         if not self._scenes:
-            self._scenes.append(_Draft("", {"en": "", "zh": ""}, ("client",), ("server",)))
+            self._scenes.append(_Draft("", {"en": "", "zh": ""}, ("client",), ("server",), True))
         return self._scenes[-1]
 
     def _settle(self) -> None:
@@ -219,8 +231,9 @@ class Recorder:
             return
         draft = self._now
         if self._capture:
-            for seen in self._capture.drain():
-                draft.events.append(self._segment(seen))
+            frames = self._capture.drain()
+            draft.frames += frames[: LAB_EVENTS.value - len(draft.frames)]
+            draft.events += [self._segment(seen) for seen in frames if draft.segments]
         draft.events.sort(key=lambda event: event.at)
 
     def _segment(self, seen: Seen) -> Event:
@@ -256,6 +269,7 @@ class Tap:
         self.out = ""  # the name of the flow that this end writes
         self.into = ""  # and of the one that it reads
         self.accepted = False
+        self.listening = False
         self._wrote = 0
         self._read = 0
         # For datagrams that may be lost or doubled: the position that a payload itself tells.
@@ -277,6 +291,7 @@ class Tap:
 
     def listen(self, backlog: int) -> None:
         self._call("listen", lambda: self.sock.listen(backlog), detail=f"backlog={backlog}")
+        self.listening = True
 
     def option(self, name: str, value: int) -> None:
         """Set a SOL_SOCKET (SO_…) or IPPROTO_TCP (TCP_…) option by its name."""
@@ -356,7 +371,7 @@ class Tap:
         self._call("shutdown", lambda: self.sock.shutdown(how), detail=names[how])
 
     def close(self) -> None:
-        self._call("close", self.sock.close)
+        self._call("close", self.sock.close, detail="the listener" if self.listening else "")
 
     # --- the kernel's view ---
 
@@ -395,8 +410,8 @@ class Tap:
         failure = ""
         try:
             result = action()
-        except OSError as error:
-            failure = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        except (OSError, ValueError) as error:  # ValueError: an argument that Python itself refuses
+            failure = errno.errorcode.get(getattr(error, "errno", None) or 0, type(error).__name__)
             raise
         finally:
             ended = self.recorder.clock()
@@ -445,12 +460,13 @@ class Tap:
 class _Draft:
     """A scene while it is played."""
 
-    def __init__(self, name: str, title: Text, left: tuple[str, ...], right: tuple[str, ...]) -> None:
-        self.name, self.title, self.left, self.right = name, title, left, right
+    def __init__(self, name: str, title: Text, left: tuple[str, ...], right: tuple[str, ...], segments: bool) -> None:
+        self.name, self.title, self.left, self.right, self.segments = name, title, left, right, segments
         self.events: list[Event] = []
         self.facts: dict[str, Any] = {}
         self.tables: list[Table] = []
         self.note: Text | None = None
+        self.frames: list[Seen] = []
         self.flows: dict[str, int] = {}
         self.origins: dict[tuple[tuple[str, int], tuple[str, int]], int] = {}
 

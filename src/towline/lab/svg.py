@@ -13,7 +13,7 @@ from towline.lab import ladder as ladders
 from towline.lab.ladder import Ladder, Line, Piece
 from towline.lab.recording import Recording, Scene, Table
 from towline.lab.texts import pick
-from towline.lab.wrapping import columns, wrap
+from towline.lab.wrapping import column_widths, columns, wrap
 
 _WIDTH = 960
 _GLYPH = 7.25  # width of one column at 12 px; monospaced
@@ -191,7 +191,7 @@ def _table(page: _Page, table: Table, y: float, lang: str) -> float:
     cells += [[cell if isinstance(cell, str) else pick(cell, lang) for cell in row] for row in table.rows]
     page.text(_MARGIN, y, pick(table.title, lang), "scene")
     y += _ROW + 2
-    widths = _column_widths(cells)
+    widths = column_widths(cells, int((_WIDTH - 2 * _MARGIN) / _GLYPH))
     for number, row in enumerate(cells):
         broken = [wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
         x = float(_MARGIN)
@@ -201,15 +201,6 @@ def _table(page: _Page, table: Table, y: float, lang: str) -> float:
             x += (width + 2) * _GLYPH
         y += max(map(len, broken)) * _ROW
     return y + 8
-
-
-def _column_widths(cells: list[list[str]]) -> list[int]:
-    """As wide as needed; where that is too much, the widest columns give."""
-    widths = [max(columns(row[at]) for row in cells) for at in range(len(cells[0]))]
-    room = int((_WIDTH - 2 * _MARGIN) / _GLYPH) - 2 * len(widths)
-    while sum(widths) > room:
-        widths[widths.index(max(widths))] -= 1
-    return widths
 
 
 def _safe(text: str) -> str:

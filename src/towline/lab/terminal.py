@@ -8,10 +8,8 @@ from __future__ import annotations
 from typing import TextIO
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.rule import Rule
 from rich.syntax import Syntax
-from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
 from towline.lab import ladder as ladders
@@ -19,7 +17,7 @@ from towline.lab.exhibit import Exhibit
 from towline.lab.ladder import Ladder, Line
 from towline.lab.recording import Recording, Table
 from towline.lab.texts import Text, pick
-from towline.lab.wrapping import Span, columns, wrap, wrap_spans
+from towline.lab.wrapping import Span, column_widths, columns, wrap, wrap_spans
 
 # Foreground and background are both set, so that a chip reads the same on a dark and on a light ground.
 _CHIPS = ("white on blue", "black on green", "white on magenta", "black on cyan", "white on red", "black on yellow")
@@ -107,15 +105,19 @@ def paint_ladder(out: Console, ladder: Ladder, lang: str) -> None:
 
 def paint_table(out: Console, table: Table, lang: str) -> None:
     """A small table of facts."""
-    rich = RichTable(
-        title=pick(table.title, lang), title_justify="left", title_style="bold", box=None, pad_edge=False
-    )
-    rich.padding = (0, 2, 0, 0)
-    for column in table.columns:
-        rich.add_column(pick(column, lang), header_style="bold underline", overflow="fold")
-    for row in table.rows:
-        rich.add_row(*[RichText(cell if isinstance(cell, str) else pick(cell, lang)) for cell in row])
-    out.print(Padding(rich, (1, 0, 0, 2)))
+    cells = [[pick(column, lang) for column in table.columns]]
+    cells += [[cell if isinstance(cell, str) else pick(cell, lang) for cell in row] for row in table.rows]
+    widths = column_widths(cells, out.width - 4)
+    out.print()
+    out.print(RichText("  " + pick(table.title, lang), style="bold"), no_wrap=True, crop=True)
+    for number, row in enumerate(cells):
+        broken = [wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for depth in range(max(map(len, broken))):
+            line = "  "
+            for part, width in zip(broken, widths, strict=True):
+                text = part[depth] if depth < len(part) else ""
+                line += text + " " * (width - columns(text) + 2)
+            out.print(RichText(line.rstrip(), style="dim" if number == 0 else ""), no_wrap=True, crop=True)
 
 
 def _paint_line(out: Console, line: Line, left: int, right: int) -> None:
@@ -136,8 +138,7 @@ def _cell(line: Line) -> list[Span]:
         return [("· " + line.head, "italic")]
     cell = [(line.head, "bold red" if line.failed else "")]
     for piece in line.pieces:
-        # A chip that fits on a line is not broken: its blanks do not break.
-        cell += [(" ", ""), (piece.caption.replace(" ", "\u00a0"), _CHIPS[piece.message.colour % len(_CHIPS)])]
+        cell += [(" ", ""), (piece.caption, _CHIPS[piece.message.colour % len(_CHIPS)])]
     for sentence in line.evidence:
         cell.append(("\n↳ " + sentence, "magenta"))
     return cell
@@ -157,7 +158,7 @@ def _arrow(line: Line, left: int, right: int) -> RichText:
 
 
 def _row(out: Console, stamp: str, one: list[Span], two: list[Span], left: int, right: int) -> None:
-    lefts, rights = wrap_spans(one, left), wrap_spans(two, right)
+    lefts, rights = wrap_spans(one, left, _CHIPS), wrap_spans(two, right, _CHIPS)
     for number in range(max(len(lefts), len(rights))):
         near = lefts[number] if number < len(lefts) else []
         far = rights[number] if number < len(rights) else []

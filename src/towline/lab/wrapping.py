@@ -8,7 +8,7 @@ begin a line, opening punctuation does not end one.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 _NOT_FIRST = frozenset("，。、；：？！）》」』”’…,.;:?!)]}›%")
 _NOT_LAST = frozenset("（《「『“‘([{‹")
@@ -27,11 +27,11 @@ def wrap(text: str, width: int) -> list[str]:
     return ["".join(part for part, _ in line) for line in wrap_spans([(text, "")], width)]
 
 
-def wrap_spans(spans: Iterable[Span], width: int) -> list[list[Span]]:
-    """The same for styled text. A newline begins a new line; a no-break space does not break."""
+def wrap_spans(spans: Iterable[Span], width: int, solid: Collection[str] = ()) -> list[list[Span]]:
+    """The same for styled text. A newline begins a new line; a span in a `solid` style does not break where it fits."""
     lines: list[list[Span]] = [[]]
     used = 0
-    for atom, style in _atoms(spans):
+    for atom, style in _atoms(spans, solid):
         if atom == "\n":
             lines.append([])
             used = 0
@@ -49,15 +49,26 @@ def wrap_spans(spans: Iterable[Span], width: int) -> list[list[Span]]:
     return [_trimmed(line) for line in lines]
 
 
+def column_widths(cells: list[list[str]], room: int) -> list[int]:
+    """Widths for a table of cells, two columns apart: as wide as needed; where that is too much, the widest give."""
+    widths = [max(columns(row[at]) for row in cells) for at in range(len(cells[0]))]
+    while sum(widths) + 2 * (len(widths) - 1) > room:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
 def _column(char: str) -> int:
     if unicodedata.combining(char) or unicodedata.category(char) in {"Cf", "Mn"}:
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-def _atoms(spans: Iterable[Span]) -> Iterable[Span]:
+def _atoms(spans: Iterable[Span], solid: Collection[str]) -> Iterable[Span]:
     # An atom is what may not be broken, with the blanks behind it.
     for text, style in spans:
+        if style in solid:
+            yield text, style
+            continue
         atom = ""
         for char in text:
             if char == "\n":

@@ -17,16 +17,16 @@ QUESTION: Text = {
 }
 SETUP: Text = {
     "en": """First two messages, each behind its length (4 bytes, big-endian), in one queue. Then the prefix
-        itself arrives in two
-        parts, 3 bytes and 1, as any network may deliver it. Last, a JSON header that says more than a length.""",
+        itself arrives in two parts, 3 bytes and 1, as any network may deliver it. Last, a JSON header that says
+        more than a length.""",
     "zh": """先是两条消息，各带 4 字节大端长度，同在一个队列里。接着长度前缀自己分两段到达（3 字节 + 1 字节），
 网络随时可能如此。
 最后用 JSON 头，它能说的不止长度。""",
 }
 LOOK: Text = {
     "en": """`recv(4)` means "at most 4". read_exactly asks for what is missing until it has all, so it cannot be
-        fooled by the way
-        the bytes were cut. One loop, used for the prefix, the header and the payload alike, is the whole cure.""",
+        fooled by the way the bytes were cut. One loop, used for the prefix, the header and the payload alike, is
+        the whole cure.""",
     "zh": """`recv(4)` 的意思是“最多 4 个”。read_exactly 缺多少要多少，直到读够，所以字节怎样被切开都骗不了它。
 前缀、头部、正文都用同一个循环来读，这就是全部的解法。""",
 }
@@ -121,8 +121,7 @@ def verdict(recording: Recording) -> Text:
     claim(headed["payload"] == "sticky no more", "and so did the payload")
     return {
         "en": """With a length and a reader that reads to it, two messages in one queue and a prefix cut in two
-            were both read whole;
-            the reader that trusted recv(4) broke on 3 bytes.""",
+            were both read whole; the reader that trusted recv(4) broke on 3 bytes.""",
         "zh": """有了长度、又读够长度，粘在一起的两条消息和被切成两段的前缀都完整读出；
 轻信 recv(4) 的写法遇到 3 个字节就出错。""",
     }

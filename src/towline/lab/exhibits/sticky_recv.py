@@ -13,16 +13,15 @@ QUESTION: Text = {
     "zh": "我明明问了第二个问题，为什么收到的却是第一个回答的尾巴？",
 }
 SETUP: Text = {
-    "en": """A client asks twice. The first answer is 27 bytes long, but the client calls recv(12) once and goes on
-        with its next question, as many remote-shell lessons do.""",
+    "en": """A client asks twice. The first answer is 27 bytes long, but the client calls recv(12) once and goes
+        on with its next question, as many remote-shell lessons do.""",
     "zh": """客户端提问两次。第一个回答有 27 字节，客户端却只调用一次 recv(12) 就去问下一个问题；
 许多“远程执行命令”的教程正是这样写的。""",
 }
 LOOK: Text = {
     "en": """What recv does not take stays in the kernel's queue; nothing is lost, but question and answer no
-        longer belong
-        together, and stay so for ever. A larger number only moves the day on which it breaks. The cure is to know
-        the length and to read to it.""",
+        longer belong together, and stay so for ever. A larger number only moves the day on which it breaks. The
+        cure is to know the length and to read to it.""",
     "zh": """recv 没有取走的字节留在内核队列里：一个也没丢，但问与答从此错位，再也对不上。
 把 1024 改成更大的数，只是推迟出错的日子。正确的办法是：先知道长度，再读够长度。""",
 }
@@ -65,8 +64,7 @@ def verdict(recording: Recording) -> Text:
     claim(b"Monday" not in second.data, "the second answer was not in the second recv")
     return {
         "en": """The second recv returned bytes 12 to 23 of the *first* answer; the answer to the second question
-            was still
-            queued behind them.""",
+            was still queued behind them.""",
         "zh": "第二次 recv 返回的是*第一个*回答的第 12 至 23 字节；第二个问题的回答还排在后面。",
     }
 

@@ -14,16 +14,15 @@ QUESTION: Text = {
 }
 SETUP: Text = {
     "en": """The client sends two small messages. The server waits until both lie in its receive queue, then calls
-        recv once. First with TCP_NODELAY, so that each send leaves in a segment of its own; then with TCP_CORK, so
-        that the sender's kernel puts both into one.""",
+        recv once. First with TCP_NODELAY, so that each send leaves in a segment of its own; then with TCP_CORK,
+        so that the sender's kernel puts both into one.""",
     "zh": """客户端发送两条短消息。服务器等两条都进了接收队列，再调用一次 recv。
 第一次设 TCP_NODELAY：每次 send 各成一个报文段；第二次设 TCP_CORK：发送方内核把两条装进同一个报文段。""",
 }
 LOOK: Text = {
     "en": """The recv line is the same both times; the evidence under it is not. Without waiting on the sender's
-        side
-        the messages still met, in the receiver's queue. So TCP_NODELAY is no cure: a stream has no boundaries to
-        keep. The message itself must say where it ends (see `boundary`).""",
+        side the messages still met, in the receiver's queue. So TCP_NODELAY is no cure: a stream has no
+        boundaries to keep. The message itself must say where it ends (see `boundary`).""",
     "zh": """两次的 recv 一模一样，下面的证据却不同：发送方没有合并，两条消息照样在接收队列里碰到了一起。
 所以 TCP_NODELAY 治不了粘包：字节流本来就没有边界。消息要自己说明在哪里结束（见 `boundary`）。""",
 }
@@ -67,8 +66,7 @@ def verdict(recording: Recording) -> Text:
     claim(segments == {"queue": 2, "wire": 1}, f"2 segments, then 1 (the kernel counted {segments})")
     return {
         "en": """2 sends, 1 recv, both times; the kernel counted 2 segments the first time and 1 the second.
-            Joined here or
-            joined there, the reader cannot tell.""",
+            Joined here or joined there, the reader cannot tell.""",
         "zh": """两次都是 2 次 send、1 次 recv；内核数到的报文段先是 2 个，后是 1 个。在哪里合并的，
 读的一方看不出来。""",
     }
