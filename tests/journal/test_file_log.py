@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.journal.conformance import DEADLINE, Conformance, payloads, take
 from towline.base.errors import StreamClosed
 from towline.journal import START, Cursor, Log, Record, Retention
 from towline.journal.aio import FileLog
 from towline.journal.batch import Options
+
+from .conformance import DEADLINE, Conformance, payloads, take
 
 
 @asynccontextmanager
@@ -117,16 +118,19 @@ def test_a_closed_log_refuses(tmp_path: Path) -> None:
 
 def test_a_slow_follower_costs_a_position_and_not_its_backlog(tmp_path: Path) -> None:
     async def use() -> None:
-        async with opened(tmp_path / "log", Options(cache_bytes=64 << 10)) as log, asyncio.timeout(DEADLINE):
-            async with aclosing(log.follow(START)) as slow:  # type: ignore[type-var]
-                await log.append(1, b"begin")
-                await take(slow, 1)
-                for i in range(40):
-                    await asyncio.gather(*(log.append(1, b"%09d" % i + bytes(50_000)) for _ in range(4)))
-                gc.collect()
-                held = sum(len(o.payload) for o in gc.get_objects() if isinstance(o, Record))
-                assert held < 1 << 20  # of 8 MB
-                assert len(await take(slow, 160)) == 160
+        async with (
+            opened(tmp_path / "log", Options(cache_bytes=64 << 10)) as log,
+            asyncio.timeout(DEADLINE),
+            aclosing(log.follow(START)) as slow,  # type: ignore[type-var]
+        ):
+            await log.append(1, b"begin")
+            await take(slow, 1)
+            for i in range(40):
+                await asyncio.gather(*(log.append(1, b"%09d" % i + bytes(50_000)) for _ in range(4)))
+            gc.collect()
+            held = sum(len(o.payload) for o in gc.get_objects() if isinstance(o, Record))
+            assert held < 1 << 20  # of 8 MB
+            assert len(await take(slow, 160)) == 160
 
     asyncio.run(use())
 

@@ -7,7 +7,11 @@ SQLite, see another room.
     interface.py    what every back-end offers (cursor, record, gap, `Log`)
     aio.py          `FileLog`: the face for an event loop; implements `Log`
     core.py         `Journal`: the same, blocking and thread-safe, without an event loop
+    batch.py        what is committed together, its tickets, and the options
+    writer.py       batches into segments; retention
+    tail.py         the newest records, in memory, for all followers
     committer.py    group commit: a few threads for any number of journals
+    segments.py     the files of a log in order; epochs, gaps
     segment.py      one file of records: scan, repair, index, read
     ids.py          which client ids were used: 16 bytes each
     catalogue.py    epochs and salt: the small file beside the segments

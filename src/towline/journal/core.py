@@ -10,7 +10,6 @@ One process opens a folder at a time; the owner of the data folder sees to that.
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import time
@@ -18,9 +17,17 @@ from collections.abc import Callable
 from typing import Self
 from zlib import crc32
 
-from towline.base.errors import DiskError, IdReused, JournalFull, NoSpace, StreamClosed, TimedOut, TowlineError
+from towline.base.errors import (
+    DiskError,
+    IdReused,
+    JournalFull,
+    NoSpace,
+    StreamClosed,
+    TimedOut,
+    TowlineError,
+)
 from towline.journal import record as format_
-from towline.journal.batch import Batch, Options, Ticket, dispensable, sliced
+from towline.journal.batch import Batch, Options, Ticket
 from towline.journal.committer import Committer, shared
 from towline.journal.descriptors import SHARED
 from towline.journal.ids import id_key, reference, split_reference
@@ -35,9 +42,8 @@ from towline.journal.interface import (
 )
 from towline.journal.segments import Segments
 from towline.journal.tail import Tail
+from towline.journal.writer import Writer, disk_error
 
-# EFBIG is a full quota in disguise (setrlimit(2) RLIMIT_FSIZE).
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DONE = Batch(done=True)
 
 
@@ -49,6 +55,7 @@ class Journal:
         self._segments, self._committer, self._clock = segments, committer, clock
         self._write_lock = threading.RLock()  # whoever changes files; taken before `_lock`
         self._lock = threading.Condition()  # everything below
+        self._writer = Writer(segments, options, self._lock, self._publish)
         self._next_seq = segments.active.next_seq
         self._end = Cursor(segments.epoch, self._next_seq)
         self._synced = self._next_seq - 1
@@ -56,8 +63,6 @@ class Journal:
         self._open, self._flying = Batch(), _DONE
         self._queued = False
         self._dirty = 0
-        self._unsynced: list[str] = []
-        self._released = 0
         self._broken: TowlineError | None = None
         self._closing = self._closed = False
         self._callbacks: dict[object, Callable[[], None]] = {}
@@ -87,7 +92,7 @@ class Journal:
                 folder, lazy=not options.durable, known_high_water=known_high_water, random=random
             )
         except OSError as error:
-            raise _disk_error(error, folder)
+            raise disk_error(error, folder)
         return cls(segments, options, committer or shared(), clock)
 
     # --- where we are ---
@@ -167,7 +172,8 @@ class Journal:
                 seq = self._number(key, crc)
             time_ns = record.time_ns or self._clock()
             batch = Batch([Record(self._end.epoch, seq, record.kind, time_ns, record.id, record.payload)])
-            self._store(batch)
+            self._writer.store(batch, self._clock())
+            self._forget_dropped()
             if batch.error is not None:
                 self._fail(batch)
                 raise batch.error
@@ -230,7 +236,8 @@ class Journal:
             with self._lock:
                 batch, self._open = self._open, Batch()
                 self._flying = batch
-            self._store(batch)
+            self._writer.store(batch, self._clock())
+            self._forget_dropped()
             if batch.error is not None:
                 self._fail(batch)
             with self._lock:
@@ -241,30 +248,6 @@ class Journal:
         self._notify()
         return more
 
-    def _store(self, batch: Batch) -> None:
-        """Put a batch into one segment or several, each slice durable and published before the next."""
-        rest = batch.records
-        try:
-            while rest:
-                segment = self._segments.active
-                slice_ = sliced(rest, segment, self.options)
-                if not slice_.count:
-                    self._roll()
-                    continue
-                segment.write(slice_.parts, slice_.size)
-                if self.options.durable:
-                    segment.sync()
-                for mark in slice_.marks:
-                    segment.note(*mark)
-                stored, rest = rest[: slice_.count], rest[slice_.count :]
-                with self._lock:
-                    segment.size += slice_.size
-                    segment.next_seq = stored[-1].seq + 1
-                    self._publish(stored)
-        except OSError as error:
-            batch.error = _disk_error(error, self._segments.folder)
-            batch.kept_upto = self._end.seq - 1
-
     def _publish(self, records: list[Record]) -> None:
         self._tail.extend(records)
         self._end = records[-1].next
@@ -272,29 +255,11 @@ class Journal:
             self._synced = records[-1].seq
         self._lock.notify_all()
 
-    def _roll(self) -> None:
-        segments, active = self._segments, self._segments.active
-        with self._lock:
-            ids = {key: ref for key, ref in segments.ids.items() if ref >> 32 < active.next_seq}
-        segments.roll(ids)
-        with self._lock:
-            for key in ids:
-                segments.ids.pop(key, None)
-            if not self.options.durable:
-                self._unsynced.append(active.path)
-        self._drop_what_is_over()
-
     def _fail(self, batch: Batch) -> None:
         """Nothing after the newest published record was kept: give the numbers back and cut the file there."""
-        active = self._segments.active
         error = batch.error
-        try:
-            active.truncate(active.size, active.next_seq)
-        except OSError as worse:
-            self._broken = _disk_error(worse, self._segments.folder)
-        if not isinstance(
-            error, NoSpace
-        ):  # after a failed fsync nobody knows what the disk holds: reopen to find out
+        self._broken = self._writer.cut_back()
+        if not isinstance(error, NoSpace):  # after a failed fsync only reopening tells what is kept
             self._broken = error
         with self._lock:
             for record in [*batch.records, *self._open.records]:
@@ -315,7 +280,7 @@ class Journal:
             return
         with self._lock:
             upto = self._end.seq - 1
-            paths, self._unsynced = [*self._unsynced, self._segments.active.path], []
+            paths, self._writer.unsynced = [*self._writer.unsynced, self._segments.active.path], []
             self._dirty = 0
         for path in paths:
             try:
@@ -324,7 +289,7 @@ class Journal:
             except FileNotFoundError:  # dropped meanwhile
                 continue
             except OSError as error:
-                self._broken = _disk_error(error, path)
+                self._broken = disk_error(error, path)
                 raise self._broken
         with self._lock:
             self._synced = max(self._synced, upto)
@@ -368,7 +333,7 @@ class Journal:
                 if files is self._segments.files:  # not retention: somebody took the file away
                     raise DiskError("A file of the log has disappeared.")
             except OSError as error:
-                raise _disk_error(error, self._segments.folder)
+                raise disk_error(error, self._segments.folder)
 
     def read_cached(
         self, from_: Cursor, *, limit_bytes: int = READ_BYTES, limit_records: int = READ_RECORDS
@@ -411,35 +376,18 @@ class Journal:
     def release(self, upto: int) -> None:
         """The owner needs nothing up to and including `upto` any more; whole segments are dropped."""
         with self._write_lock:
-            self._released = max(self._released, min(upto, self._end.seq - 1))
-            active = self._segments.active
-            # A new file for each acknowledgement would cost two fsyncs each: up to half a segment is kept instead.
-            if active.size > self.options.segment_bytes // 2 and self._released >= active.next_seq - 1:
-                self._roll_quietly()
-            self._drop_what_is_over()
+            if self._writer.release(min(upto, self._end.seq - 1), self._clock()):
+                self._forget_dropped()
 
     def retain(self, now_ns: int | None = None) -> None:
         """Drop what is too old; owners call it now and then. Size and count are minded at every new segment."""
         with self._write_lock:
-            now = self._clock() if now_ns is None else now_ns
-            active, most = self._segments.active, self.options.retention.max_seconds
-            if most is not None and len(active) and now - active.oldest_ns > most * 0.5e9:
-                self._roll_quietly()
-            self._drop_what_is_over(now)
+            if self._writer.retain(self._clock() if now_ns is None else now_ns):
+                self._forget_dropped()
 
-    def _roll_quietly(self) -> None:
-        try:
-            self._roll()
-        except OSError:
-            pass  # a full disk: what could be dropped then is dropped later
-
-    def _drop_what_is_over(self, now_ns: int | None = None) -> None:
-        now = self._clock() if now_ns is None else now_ns
-        count = dispensable(self._segments.files, self.options, self._released, now)
-        if count:
-            self._segments.drop_front(count)
-            with self._lock:
-                self._tail.drop_below(self.floor.seq)
+    def _forget_dropped(self) -> None:
+        with self._lock:
+            self._tail.drop_below(self.floor.seq)
 
     # --- ending ---
 
@@ -458,9 +406,3 @@ class Journal:
             for segment in self._segments.files:
                 SHARED.forget(segment.path)
             self._notify()
-
-
-def _disk_error(error: OSError, path: str) -> TowlineError:
-    if error.errno in NO_SPACE:
-        return NoSpace("The disk is full; nothing of this record was kept.")
-    return DiskError(f"The disk reported an error at {path}: {error.strerror}.")

@@ -28,6 +28,7 @@ _BODY = struct.Struct(">IIQBBH")
 _WHOLE = struct.Struct(">IIIQBBH")
 SEGMENT_HEADER = _SEGMENT.size + _CRC.size
 RECORD_HEADER = _WHOLE.size
+RESYNC_GROUPS = 256  # 65,536 seqs: more than lie in any damage that a person would still call one
 RESYNC_TRIES = 200_000  # candidates looked at behind damage: a tenth of a second at most
 
 
@@ -96,20 +97,18 @@ def parse_record(view: memoryview, offset: int, seq: int) -> Parsed | None:
 def resync(data: bytes, offset: int, bad_seq: int) -> tuple[int, Parsed] | None:
     """The next valid record behind the damaged one at `offset`: where it begins, and the record.
 
-    Looks for headers with a seq within the next few hundred; the checksum decides.
+    Looks for the seqs that may come next, in groups of 256 that share three bytes; the checksum decides.
     """
     view = memoryview(data)
     tries = 0
-    best: tuple[int, Parsed] | None = None
-    for high in {(bad_seq + 1) >> 8 & 0xFFFFFF, (bad_seq + 256) >> 8 & 0xFFFFFF}:
-        pattern = high.to_bytes(3)
+    for group in range(RESYNC_GROUPS):
+        pattern = (((bad_seq + 1) >> 8) + group & 0xFFFFFF).to_bytes(3)
         hit = data.find(pattern, offset + 9)
-        while hit >= 0 and tries < RESYNC_TRIES and (best is None or hit - 8 < best[0]):
+        while hit >= 0 and tries < RESYNC_TRIES:
             tries += 1
             start = hit - 8
             seq = bad_seq + ((int.from_bytes(data[hit : hit + 4]) - bad_seq) & _LOW)
-            if 0 < seq - bad_seq <= 512 and (parsed := parse_record(view, start, seq)) is not None:
-                best = start, parsed
-                break
+            if seq > bad_seq and (parsed := parse_record(view, start, seq)) is not None:
+                return start, parsed
             hit = data.find(pattern, hit + 1)
-    return best
+    return None

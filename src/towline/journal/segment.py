@@ -293,6 +293,19 @@ class Segment:
         assert self._ids is not None
         return self._ids
 
+    def hand_over_ids(self, path: str, salt: bytes) -> bool:
+        """Make the index durable under another name, as what will be left of this segment. False: damaged."""
+        if load_ids(self.index_path, salt) is None:
+            return False
+        descriptor = os.open(self.index_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(self.index_path, path)
+        sync_folder(os.path.dirname(path))
+        return True
+
 
 def save_ids(path: str, table: IdTable, salt: bytes) -> None:
     """Keep the ids of records that are gone, durably. Raises OSError."""

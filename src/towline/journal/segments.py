@@ -84,12 +84,15 @@ class Segments:
         self.files = [*self.files, fresh]
 
     def drop_front(self, count: int) -> None:
-        """Delete the first `count` segments (never the active one), keeping what is known of their ids."""
+        """Delete the first `count` segments (never the active one), keeping what is known of their ids.
+
+        Raises OSError when the ids cannot be kept (a full disk); nothing is deleted then.
+        """
         gone = self.files[:count]
         for segment in gone:  # its ids are known in the new place before they are gone from the old one
             table = segment.ids(self.catalogue.salt)
             if len(table):
-                self._remember(table)
+                self._remember(table, segment)
         self.files = self.files[count:]
         for segment in gone:
             segment.remove()
@@ -108,9 +111,12 @@ class Segments:
                 return found
         return None
 
-    def _remember(self, table: IdTable) -> None:
+    def _remember(self, table: IdTable, segment: Segment) -> None:
         tables = [*self._dropped_tables(), table]
-        save_ids(self._dropped_path(table), table, self.catalogue.salt)
+        # The index holds the ids already and a rename needs no space, which matters on a full disk.
+        if not segment.hand_over_ids(self._dropped_path(table), self.catalogue.salt):
+            save_ids(self._dropped_path(table), table, self.catalogue.salt)
+        self._dropped = tables
         if len(tables) > DROPPED_TABLES:
             merged = IdTable.merged(tables)
             for old in tables[1:]:
