@@ -25,6 +25,13 @@ def root(share: Path) -> Iterator[Root]:
         yield opened
 
 
+@pytest.fixture
+def folder(share: Path) -> Iterator[int]:
+    fd = os.open(share, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
 @pytest.fixture(autouse=True)
 def _no_leaks() -> Iterator[None]:
     """What a test opened is closed at its end. (The module's own pipes and logs were there before.)"""
