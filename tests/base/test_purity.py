@@ -12,9 +12,11 @@ import pytest
 import towline.base
 import towline.protocol
 
-IMPURE = {"socket", "_socket", "select", "selectors", "asyncio", "ssl", "_ssl", "time", "random", "_random", "secrets",
-          "logging", "threading", "_thread", "queue", "subprocess", "multiprocessing", "concurrent", "datetime", "uuid",
-          "tempfile", "sqlite3", "signal"}  # fmt: skip
+IMPURE = {
+    "socket", "_socket", "select", "selectors", "asyncio", "ssl", "_ssl", "time", "random", "_random",
+    "secrets", "logging", "threading", "_thread", "queue", "subprocess", "multiprocessing", "concurrent",
+    "datetime", "uuid", "tempfile", "sqlite3", "signal",
+}  # fmt: skip
 
 # Python itself has loaded `time` and `_thread` before our first line; that nobody here uses them is read from the
 # sources.

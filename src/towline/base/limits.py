@@ -37,7 +37,7 @@ HANDSHAKE_FRAME = Limit(
 )
 HANDSHAKE_SECONDS = Limit("handshake_seconds", 10, "seconds", "absolute: bytes that trickle in do not extend it")
 FRAME_HEADER = Limit("frame_header", 16 * KIB, "bytes", "JSON headers are small; parsing costs the reader", True)
-FRAME_BODY = Limit("frame_body", 256 * KIB, "bytes", "one body is one buffer and one turn of the scheduler", True)
+FRAME_BODY = Limit("frame_body", 256 * KIB, "bytes", "one body is one buffer, held until it is whole", True)
 MESSAGE = Limit("message", 1 * MIB, "bytes", "a message is held whole until its last part is there", True)
 STREAMS = Limit("streams", 128, "streams", "streams that one connection may have open; each may hold a window", True)
 STREAM_WINDOW = Limit("stream_window", 256 * KIB, "bytes", "credit that a new stream starts with", True)

@@ -58,15 +58,26 @@ class Role(Enum):
 
 
 class State(Enum):
-    """Where a connection stands, as one side sees it. The comments become a table in protocol.md."""
+    """Where a connection stands, as one side sees it; `STATES` says it in words."""
 
-    PREFACE = "preface"  # the eight bytes of the other side's preface are awaited
-    HELLO = "hello"  # the other side's HELLO is awaited
-    PROVE = "prove"  # the client's proof is awaited: the node by receiving it, the client by sending it
-    VERDICT = "verdict"  # the node decides: about a proof, or about a lane's ticket
-    OPEN = "open"  # streams
-    LANE = "lane"  # ranges of files and nothing else; whoever drives the lane has the bytes
-    CLOSED = "closed"  # over
+    PREFACE = "preface"
+    HELLO = "hello"
+    PROVE = "prove"
+    VERDICT = "verdict"
+    OPEN = "open"
+    LANE = "lane"
+    CLOSED = "closed"
+
+
+STATES: dict[State, str] = {
+    State.PREFACE: "the eight bytes of the other side's preface are awaited",
+    State.HELLO: "the other side's HELLO is awaited",
+    State.PROVE: "the client's proof is due: the node awaits it, the client makes it",
+    State.VERDICT: "the node decides, about a proof or about a lane's ticket",
+    State.OPEN: "streams",
+    State.LANE: "ranges of files and nothing else; whoever drives the lane has the bytes",
+    State.CLOSED: "over",
+}
 
 
 class Class(IntEnum):
@@ -256,7 +267,7 @@ _SPECS = (
     ),
     FrameSpec(
         Kind.GOAWAY,
-        "no new streams on this connection; with an error it closes at once, without one it drains",
+        "no new streams here; with the error `draining` the old ones may end, with any other all is over",
         on_stream=False,
         senders=_BOTH,
         states=frozenset({State.HELLO, State.PROVE, State.VERDICT, State.OPEN, State.LANE}),
