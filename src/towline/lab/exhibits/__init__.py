@@ -26,5 +26,4 @@ NAMES = (
     "families",
     "layers",
     "addresses",
-    "frames",
 )
