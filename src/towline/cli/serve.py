@@ -13,11 +13,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import signal
 
 from towline.base.errors import Exit
 from towline.base.text import printable
 from towline.cli.output import Output
+
+HURRIED_SECONDS = 2.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -74,16 +77,24 @@ def run(args: argparse.Namespace, out: Output) -> int:
         node = Node(config)
         await node.start()
         loop = get_running_loop()
+
+        def stop() -> None:
+            node.request_stop()
+            if node.hurried:  # and if even that takes too long, because a disk hangs:
+                loop.call_later(HURRIED_SECONDS, os._exit, Exit.INTERRUPTED)
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, node.request_stop)
+            loop.add_signal_handler(number, stop)
         at = node.listening
-        out.event("listening", address=at.address, unix=at.unix, fingerprint=node.fingerprint, name=node.name)
-        out.line(f"{printable(node.name)} listens on {at.address or 'no network address'} and {at.unix}")
+        out.event("listening", address=at.address, unix=at.unix, fingerprint=node.fingerprint)
+        out.line(
+            f"{printable(node.name)} listens on {at.address or 'no network address'} and {printable(at.unix or '')}"
+        )
         out.line(f"fingerprint {node.fingerprint}")
-        out.line("Invite somebody with: tow invite NAME" + (f" --data {args.data}" if args.data else ""))
+        out.line("Invite somebody with: tow invite NAME" + (f" --data {shlex.quote(args.data)}" if args.data else ""))
         await node.serve_forever()
         out.event("stopped")
-        return Exit.OK
+        return Exit.INTERRUPTED if node.hurried else Exit.OK
 
     with Runner(loop_factory=new_event_loop) as runner:
         return runner.run(serve())

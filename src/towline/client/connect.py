@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 
 from towline.base.errors import UsageError
-from towline.client.line import Credentials, Line, LineEvent
+from towline.client.attempt import Credentials
+from towline.client.line import Line, LineEvent
 from towline.client.reach import Target
 from towline.trust.home import client_home
 from towline.trust.invites import decode_code

@@ -9,25 +9,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from towline import __version__
-from towline.base.errors import ConnectionLost, TowlineError, UnknownService, Unreachable
+from towline.base.errors import ConnectionLost, NotTowline, TowlineError, Unreachable, WrongPin
+from towline.client.attempt import Attempt, Credentials
 from towline.client.files import FileVerbs
 from towline.client.reach import Target
-from towline.protocol import events as ev
 from towline.protocol.codec import Header
-from towline.protocol.records import Proof, Welcome
-from towline.protocol.session import Session
-from towline.protocol.table import Class, Role
+from towline.protocol.records import Welcome
+from towline.protocol.table import Class
 from towline.runtime.channel import Channel
 from towline.runtime.dialer import Backoff
 from towline.runtime.pump import Connection
-from towline.transports import tcp, unix
 from towline.trust.home import client_home
-from towline.trust.keys import Identity
 from towline.trust.tls import check_pin, client_context
 
 GIVE_UP_SECONDS = 600.0  # once a line has been up
 FIRST_GIVE_UP_SECONDS = 3.0  # a node that was never reached is more likely absent than cut off
+ATTEMPT_SECONDS = 10.0  # for one address, handshake included
+LEAST_ATTEMPT_SECONDS = 1.0
+GOODBYE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +48,6 @@ class Connected:
 
 
 LineEvent: TypeAlias = Reconnecting | Connected
-
-
-class Credentials:
-    """How this client proves itself: its key, a key with an invite, or (Unix socket) the kernel's word."""
-
-    def __init__(self, identity: Identity | None, secret: bytes | None = None) -> None:
-        self._identity = identity
-        self._secret = secret
-
-    def proof(self, transcript: bytes) -> Proof:
-        if self._identity is None:
-            return Proof("peer")
-        signature = self._identity.sign(transcript)
-        if self._secret is None:
-            return Proof("key", self._identity.public, signature)
-        return Proof("invite", self._identity.public, signature, self._secret)
 
 
 class Line(FileVerbs):
@@ -92,7 +75,9 @@ class Line(FileVerbs):
         self.on_event: Callable[[LineEvent], None] = on_event or (lambda _: None)
         self._give_up = give_up
         self._connection: Connection | None = None
-        self._dialling = asyncio.Lock()
+        self._connections: set[Connection] = set()  # with those that drain
+        self._dialling: asyncio.Task[Connection] | None = None
+        self._waiting = 0  # for that task
         self._closed = False
         self._context: ssl.SSLContext | None = None
         self._rng = random.SystemRandom()
@@ -112,27 +97,34 @@ class Line(FileVerbs):
 
         Raises Unreachable when given up, or at once what trying again cannot mend (WrongPin, NotJoined, Revoked, …).
         """
-        async with self._dialling:
-            if self._closed:
-                raise ConnectionLost("The line was closed.")
-            current = self._connection
-            if current is not None and current.is_open and not current.session.going_away:
-                return current
-            if current is not None:
-                self.cuts += 1
-            self._connection = await self._dial(again=current is not None, cause=_cause(current))
-            return self._connection
+        if self._closed:
+            raise ConnectionLost("The line was closed.")
+        current = self._connection
+        if current is not None and current.is_open and not current.session.going_away:
+            return current
+        if self._dialling is None:
+            self._dialling = asyncio.ensure_future(self._redial(current))
+            self._dialling.add_done_callback(self._dialled)
+        return await self._share(self._dialling)
 
     async def channel(self, header: Header, scheduling: Class = Class.CHAT) -> Channel:
         """A stream on the connection that is up."""
-        return (await self.connection()).open(header, scheduling)
+        while True:
+            connection = await self.connection()
+            if connection.is_open and not connection.session.going_away:
+                return connection.open(header, scheduling)
 
     async def close(self) -> None:
-        """Say goodbye and close."""
+        """Say goodbye and close. Nothing can be done with the line afterwards."""
         self._closed = True
-        if self._connection is not None and self._connection.is_open:
-            self._connection.close(ConnectionLost("The client is done."))
-        self._connection = None
+        if self._dialling is not None:
+            self._dialling.cancel()
+        for connection in list(self._connections):
+            connection.close(ConnectionLost("The client is done."))
+        await self._all_gone()
+        for connection in list(self._connections):
+            connection.abort()  # the node does not answer our goodbye
+        await self._all_gone()
 
     def tls_context(self) -> ssl.SSLContext:
         """The context for this line's connections and lanes."""
@@ -146,99 +138,102 @@ class Line(FileVerbs):
 
     # --- inside ---
 
-    async def _dial(self, *, again: bool, cause: TowlineError | None) -> Connection:
-        loop = asyncio.get_running_loop()
+    async def _share(self, dialling: asyncio.Task[Connection]) -> Connection:
+        """Wait for an attempt that others may wait for, too; the last one to leave ends it."""
+        self._waiting += 1
+        try:
+            return await asyncio.shield(dialling)
+        except asyncio.CancelledError:
+            if self._closed and dialling.cancelled():
+                raise ConnectionLost("The line was closed.") from None
+            raise
+        finally:
+            self._waiting -= 1
+            if not self._waiting and not dialling.done():
+                self._dialling = None
+                dialling.cancel()
+
+    def _dialled(self, dialling: asyncio.Task[Connection]) -> None:
+        if self._dialling is dialling:
+            self._dialling = None
+        if not dialling.cancelled():
+            dialling.exception()  # whoever waits has heard it
+
+    async def _redial(self, current: Connection | None) -> Connection:
+        again = current is not None
         patience = self._give_up
         if patience is None:
             patience = GIVE_UP_SECONDS if again else FIRST_GIVE_UP_SECONDS
-        backoff = Backoff(patience, loop.time(), self._rng)
-        error = cause
+        if current is not None:
+            self.cuts += 1
+        self._connection = await self._dial(patience, _cause(current))
+        assert self.welcome is not None
+        self.on_event(Connected(self.welcome, self.address, again))
+        return self._connection
+
+    async def _dial(self, patience: float, error: TowlineError | None) -> Connection:
+        """Until it is up or `patience` (seconds) is over; `error` is why it is down, if it ever was up."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + patience
+        backoff = Backoff(patience, clock(), self._rng)
         while True:
-            if error is not None or backoff.attempt:
-                wait = backoff.next_wait(loop.time(), error.retry_after if error else None)
+            if error is not None:
+                wait = backoff.next_wait(clock(), error.retry_after)
                 if wait is None:
-                    raise Unreachable(f"{self.target.alias}: {error.sentence if error else 'given up'}") from error
-                if error is not None:
-                    self.on_event(Reconnecting(backoff.attempt, wait, error))
+                    raise Unreachable(f"{self.target.alias}: {error.sentence}") from error
+                self.on_event(Reconnecting(backoff.attempt, wait, error))
                 await asyncio.sleep(wait)
             try:
-                connection = await self._attempt()
+                return await self._attempt(deadline - clock())
             except TowlineError as problem:
                 if not problem.retryable:
                     raise
                 error = problem
-                continue
-            assert self.welcome is not None
-            self.on_event(Connected(self.welcome, self.address, again))
-            return connection
 
-    async def _attempt(self) -> Connection:
-        error: TowlineError = Unreachable(f"No address is known for {self.target.alias}.")
-        for address in self.target.addresses:
-            attempt = _Attempt(self)
+    async def _attempt(self, left: float) -> Connection:
+        """Try each address once, the one that worked last before the others."""
+        addresses = sorted(self.target.addresses, key=lambda each: each != self.address)
+        timeout = min(ATTEMPT_SECONDS, max(left / max(len(addresses), 1), LEAST_ATTEMPT_SECONDS))
+        problems: list[TowlineError] = []
+        for address in addresses:
+            attempt = Attempt(self, self.credentials, self._connections.discard)
+            self._connections.add(attempt.connection)
             try:
-                self.welcome = await attempt.run(address)
+                self.welcome = await attempt.run(address, timeout)
+            except (WrongPin, NotTowline) as problem:
+                # Somebody else lives there. With several addresses that may be a neighbour (an address of ours that
+                # another network uses, too), and the node is still to be found at another one.
+                problems.append(problem)
             except TowlineError as problem:
-                error = problem
                 if not problem.retryable:
                     raise
-                continue
-            self.address = address
-            return attempt.connection
-        raise error
+                problems.append(problem)
+            else:
+                self.address = address
+                return attempt.connection
+            finally:
+                if attempt.connection.transport is None:
+                    self._connections.discard(attempt.connection)
+        raise _worst(problems) or Unreachable(f"No address is known for {self.target.alias}.")
+
+    async def _all_gone(self) -> None:
+        """Last words need a moment to be heard."""
+        goodbyes = [asyncio.ensure_future(connection.wait_closed()) for connection in self._connections]
+        if goodbyes:
+            await asyncio.wait(goodbyes, timeout=GOODBYE_SECONDS)
+        for goodbye in goodbyes:
+            goodbye.cancel()
 
 
-class _Attempt:
-    """The house of one connection: dials it, answers the handshake, then has nothing more to decide."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-        self._done: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
-        self.connection = Connection(self)
-
-    async def run(self, address: str) -> Welcome:
-        if address.startswith("unix:"):
-            await unix.connect(address[5:], self.connection)
-        else:
-            host, port = tcp.split_address(address)
-            await tcp.connect(host, port, self._line.tls_context(), self.connection)
-        try:
-            return await self._done
-        except asyncio.CancelledError:
-            self.connection.abort()
-            raise
-
-    def session_for(self, connection: Connection, now: float, nonce: bytes) -> Session:
-        return Session(
-            Role.CLIENT,
-            agent=f"towline {__version__}",
-            nonce=nonce,
-            now=now,
-            fingerprint=self._line.target.fingerprint,
-        )
-
-    def on_connected(self, connection: Connection) -> None:
-        if connection.peer.kind == "tcp":
-            self._line.check_certificate(connection.peer.certificate)
-
-    def on_event(self, connection: Connection, event: ev.Event) -> None:
-        match event:
-            case ev.ProofWanted(transcript=transcript):
-                connection.session.prove(self._line.credentials.proof(transcript))
-            case ev.Welcomed(welcome):
-                connection.session.ping(connection.loop.time())  # the first measure of the round trip
-                if not self._done.done():
-                    self._done.set_result(welcome)
-            case _:
-                pass  # GoingAway: the line looks at `going_away` before it opens the next stream
-
-    def on_stream(self, connection: Connection, channel: Channel) -> None:
-        channel.reset(UnknownService("This client offers no services."))
-        connection.release(channel)
-
-    def on_closed(self, connection: Connection, error: TowlineError | None) -> None:
-        if not self._done.done():
-            self._done.set_exception(error or ConnectionLost("The node closed the connection."))
+def _worst(problems: list[TowlineError]) -> TowlineError | None:
+    """What to do about several failures: try again if that may help, and say all of it."""
+    if len(problems) < 2:
+        return problems[0] if problems else None
+    hopeful = [problem for problem in problems if problem.retryable]
+    if not hopeful or len({problem.sentence for problem in problems}) == 1:
+        return problems[0]
+    wait = max((problem.retry_after or 0.0 for problem in hopeful), default=0.0)
+    return Unreachable(" ".join(problem.sentence for problem in problems), retry_after=wait or None)
 
 
 def _cause(connection: Connection | None) -> TowlineError | None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from towline.base.errors import NotFound, UsageError
+from towline.base.limits import HANDSHAKE_SECONDS
 from towline.services.files.shares import Share
 
 DEFAULT_LISTEN = "127.0.0.1:7440"
 DRAIN_SECONDS = 10.0
+ORPHAN_SECONDS = 30.0
 _SHARE_NAME = re.compile(r"[\w.-]{1,64}")
 
 
@@ -19,8 +21,9 @@ _SHARE_NAME = re.compile(r"[\w.-]{1,64}")
 class NodeConfig:
     """`data` holds keys, database and journals; `listen` is HOST:PORT or None; `unix` a socket's path.
 
-    Without shares there is one, `files`, inside the data folder. `drain` (seconds) is how long work may go on after
-    SIGTERM.
+    Without shares there is one, `files`, inside the data folder. In seconds: `drain` is how long work may go on after
+    SIGTERM, `handshake` how long a stranger may take to prove a key, `orphan` how long a handler may go on after its
+    stream was reset or lost, if it has not noticed by then.
     """
 
     data: str
@@ -29,6 +32,8 @@ class NodeConfig:
     shares: tuple[Share, ...] = ()
     name: str | None = None
     drain: float = DRAIN_SECONDS
+    handshake: float = HANDSHAKE_SECONDS.value
+    orphan: float = ORPHAN_SECONDS
 
     @property
     def keys_folder(self) -> str:
@@ -66,8 +71,7 @@ def default_name() -> str:
 
 @dataclass(slots=True)
 class Listening:
-    """Where a running node can be reached."""
+    """Where a running node can be reached: HOST:PORT, and the path of the Unix socket."""
 
     address: str | None = None
     unix: str | None = None
-    addresses: list[str] = field(default_factory=list)

@@ -16,9 +16,12 @@ from towline.base.errors import (
     NotJoined,
     Refused,
     Revoked,
+    StreamClosed,
     TowlineError,
 )
+from towline.base.oserrors import oserrors
 from towline.base.text import printable
+from towline.node.addresses import reachable_addresses
 from towline.node.config import Listening, NodeConfig, default_name
 from towline.protocol import events as ev
 from towline.protocol.records import Welcome
@@ -44,6 +47,10 @@ from towline.trust.tls import node_certificate, server_context
 
 log = logging.getLogger("towline.node")
 _OWNER_GRANTS = "admin"
+_TAIL_SECONDS = 10.0  # how long a peer may go on sending to a service that has ended
+_CANCEL_SECONDS = 5.0  # how long a cancelled handler may take to tidy up
+_HURRIED_SECONDS = 0.5  # … when the node was told to end at once
+_GOODBYE_SECONDS = 1.0
 
 
 class Node:
@@ -62,10 +69,12 @@ class Node:
         self._admission = Admission()
         self._tickets = TicketOffice()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._tails: dict[asyncio.Task[None], Channel] = {}  # the service is done, the stream not yet
         self._servers: list[asyncio.Server] = []
         self._lock: DataLock | None = None
         self._store: Store | None = None
         self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Node {self.name} {self.listening.address} connections={len(self._admission.proved)}>"
@@ -90,15 +99,14 @@ class Node:
 
     async def start(self) -> None:
         """Take the data folder, load keys, listen. Raises InUse, LaxPermissions, UsageError, DiskError."""
-        config = self.config
-        await asyncio.to_thread(self._open_data)
-        assert self._store is not None
-        shares = Shares(config.shares or (await asyncio.to_thread(_own_share, config.data),))
-        administration = Administration(self._store, self.fingerprint, self.name, self.invite_addresses)
-        self._services.add("admin", AdminService(administration, self._shut_out))
-        self._services.add("files", FilesService(shares, self._tickets, self._store.transfers))
-        raise_descriptor_limit()
         try:
+            await asyncio.to_thread(self._open_data)
+            assert self._store is not None
+            shares = Shares(self.config.shares or (await asyncio.to_thread(_own_share, self.config.data),))
+            administration = Administration(self._store, self.fingerprint, self.name, self.invite_addresses)
+            self._services.add("admin", AdminService(administration, self._shut_out))
+            self._services.add("files", FilesService(shares, self._tickets, self._store.transfers))
+            raise_descriptor_limit()
             await self._listen()
         except BaseException:
             await self.stop(drain=0)
@@ -112,37 +120,51 @@ class Node:
     def request_stop(self) -> None:
         """Begin to drain; a second call ends at once."""
         if self._stopping.is_set():
-            for connection in self._admission.everyone():
-                connection.abort()
-            self._tickets.shutdown()
+            self._hurry.set()
         self._stopping.set()
+
+    @property
+    def hurried(self) -> bool:
+        """Whether it was told to end at once."""
+        return self._hurry.is_set()
 
     async def stop(self, drain: float | None = None) -> None:
         """Stop listening, let work finish for `drain` seconds (default: the configured time), close everything."""
         grace = self.config.drain if drain is None else drain
         for server in self._servers:
             server.close()
+        self._servers.clear()
         going = Draining("The node is shutting down.", retry_after=1.0)
-        for connection in list(self._admission.proved):
-            if grace and self._tasks:
-                connection.session.drain(going, connection.loop.time(), grace)
-                connection.flush()
-            else:
-                connection.close(going)
-        if grace and self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace)
+        work = self._tasks | {task for task, channel in self._tails.items() if channel.stream.has_output}
+        if grace and work and not self.hurried:
+            for connection in list(self._admission.proved):
+                connection.drain(going, grace)
+            await self._wait_for(work, grace)
         await self._close_all(going)
+
+    async def _wait_for(self, work: set[asyncio.Task[None]], grace: float) -> None:
+        done = asyncio.ensure_future(asyncio.wait(work))
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait((done, hurry), timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        done.cancel()
+        hurry.cancel()
 
     async def _close_all(self, going: TowlineError) -> None:
         for connection in self._admission.everyone():
             connection.close(going)
+            if self.hurried or not connection.person:
+                connection.abort()
         self._tickets.shutdown()
-        for task in self._tasks:
+        work = {*self._tasks, *self._tails}
+        for task in work:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=5)
+        if work:
+            await asyncio.wait(work, timeout=_HURRIED_SECONDS if self.hurried else _CANCEL_SECONDS)
+        await asyncio.to_thread(self._tickets.join, _HURRIED_SECONDS if self.hurried else _CANCEL_SECONDS)
+        await self._everyone_gone()
         for connection in self._admission.everyone():
             connection.abort()
+        await self._everyone_gone()
         if self.listening.unix is not None:
             unix.remove(self.listening.unix)
             self.listening.unix = None
@@ -151,9 +173,18 @@ class Node:
         if self._lock is not None:
             self._lock.release()
 
+    async def _everyone_gone(self) -> None:
+        """Last words need a moment to be heard."""
+        goodbyes = [asyncio.ensure_future(connection.wait_closed()) for connection in self._admission.everyone()]
+        if goodbyes:
+            await asyncio.wait(goodbyes, timeout=_GOODBYE_SECONDS)
+        for goodbye in goodbyes:
+            goodbye.cancel()
+
     def _open_data(self) -> None:
         config = self.config
-        os.makedirs(config.data, mode=0o700, exist_ok=True)
+        with oserrors(config.data):
+            os.makedirs(config.data, mode=0o700, exist_ok=True)
         self._lock = DataLock(config.data)
         self._store = Store.open(config.data)
         self.name = config.name or self._store.settings.get("name") or default_name()
@@ -177,9 +208,10 @@ class Node:
         await asyncio.to_thread(self._store.settings.set, "unix", config.unix_path)
 
     def invite_addresses(self) -> list[str]:
-        """Where an invited client finds this node: the address listened on, or the Unix socket without one."""
+        """Where an invited client finds this node, best first: the address listened on (this machine's own ones when
+        that is all of them), or the Unix socket."""
         if self.listening.address is not None:
-            return [self.listening.address]
+            return reachable_addresses(self.listening.address)
         return [f"unix:{self.listening.unix}"]
 
     # --- House ---
@@ -196,6 +228,7 @@ class Node:
             now=now,
             fingerprint=self.fingerprint,
             name=self.name,
+            patience=self.config.handshake,
         )
 
     def on_connected(self, connection: Connection) -> None:
@@ -223,7 +256,13 @@ class Node:
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._tails.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task failed", exc_info=error)
 
     async def _check_proof(self, connection: Connection, offered: ev.ProofOffered) -> None:
         try:
@@ -279,20 +318,23 @@ class Node:
             connection.close(error)
             return
         connection.session.welcome_lane(Welcome(person, "", lane=True))
-        sock, tls, rest = connection.detach()
+        sock, tls, outgoing, rest = connection.detach()
         self._admission.leave(connection)
         if rest:
             sock.close()  # a client that talks before its WELCOME is not one of ours
             return
-        self._tickets.run(BlockingPipe(sock, tls, timeout=LANE_TIMEOUT.value), drive)
+        self._tickets.run(BlockingPipe(sock, tls, timeout=LANE_TIMEOUT.value), outgoing, drive)
 
     async def _run_service(self, connection: Connection, channel: Channel) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        channel.cancel_when_lost(task, self.config.orphan)
         try:
             await self._services.find(channel.service)(channel)
             channel.end()
-            while await channel.receive() is not None:
-                pass  # the peer may finish its side; what it says now is for nobody
-            await channel.flush()
+            self._tasks.discard(task)
+            self._tails[task] = channel
+            await _see_off(channel)
         except TowlineError as error:
             channel.reset(error)
         except asyncio.CancelledError:
@@ -310,7 +352,20 @@ class Node:
                 connection.close(Revoked())
 
 
+async def _see_off(channel: Channel) -> None:
+    """Let the peer finish its side; what it says now is for nobody, and it may not take for ever over it."""
+    try:
+        async with asyncio.timeout(_TAIL_SECONDS):
+            while await channel.receive() is not None:
+                pass
+    except TimeoutError:
+        pass
+    await channel.flush()
+    channel.reset(StreamClosed("The service has ended."))
+
+
 def _own_share(data: str) -> Share:
     path = os.path.join(os.path.abspath(data), "files")
-    os.makedirs(path, mode=0o700, exist_ok=True)
+    with oserrors(path):
+        os.makedirs(path, mode=0o700, exist_ok=True)
     return Share("files", path)

@@ -27,6 +27,33 @@ class Message(NamedTuple):
     header: Header | None
 
 
+class _Bell:
+    """Wakes everybody who waits. A waiter that is cancelled takes nobody with it, and what it waited for stays."""
+
+    __slots__ = ("_loop", "_waiters")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def ring(self) -> None:
+        if self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def wait(self) -> None:
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            raise
+
+
 class Channel:
     """One stream. `header` is what it was opened with; `trailer` what the peer ended it with.
 
@@ -34,8 +61,8 @@ class Channel:
     had arrived can still be read; then every call raises ConnectionLost.
     """
 
-    __slots__ = ("_accepted", "_drained", "_error", "_parts", "_queue", "_reader", "connection", "header", "stream",
-                 "trailer")  # fmt: skip
+    __slots__ = ("_accepted", "_doomed", "_doomed_after", "_drained", "_error", "_held", "_parts", "_queue",
+                 "_readable", "connection", "header", "stream", "trailer")  # fmt: skip
 
     def __init__(self, connection: Connection, stream: Stream, header: Header) -> None:
         self.connection = connection
@@ -43,11 +70,14 @@ class Channel:
         self.trailer: Header | None = None
         self.stream = stream
         self._queue: deque[tuple[Message, int]] = deque()
-        self._parts: list[Buffer] = []
+        self._parts: bytearray | None = None  # of the message that is coming in; a part may be a single byte
+        self._held = 0  # credit of those parts that is not returned yet
         self._error: TowlineError | None = None
-        self._reader: asyncio.Future[None] | None = None
-        self._drained: asyncio.Future[None] | None = None
-        self._accepted: asyncio.Future[Header] | None = None
+        self._readable = _Bell(connection.loop)
+        self._drained = _Bell(connection.loop)
+        self._accepted: Header | None = None
+        self._doomed: asyncio.Task[object] | asyncio.TimerHandle | None = None
+        self._doomed_after = 0.0
         stream.user = self
 
     def __repr__(self) -> str:
@@ -71,11 +101,28 @@ class Channel:
 
     async def accepted(self) -> Header:
         """Client: wait until the service takes the stream; what it answered."""
-        if self._accepted is None:
-            self._accepted = self.connection.loop.create_future()
+        while self._accepted is None:
             if self._error is not None:
                 raise self._error
-        return await asyncio.shield(self._accepted)
+            if self.trailer is not None:
+                raise StreamClosed("The service ended the stream without taking it.")
+            await self._readable.wait()
+        return self._accepted
+
+    def cancel_when_lost(self, task: asyncio.Task[object], after: float) -> None:
+        """Cancel `task` when it is not done `after` seconds after the stream was reset or lost.
+
+        Its next call to this channel raises the reason; this is for a task that waits for something else meanwhile.
+        """
+        self._doomed, self._doomed_after = task, after
+        if self._error is not None:
+            self._doom()
+
+    def released(self) -> None:
+        """The task is done with the stream."""
+        if isinstance(self._doomed, asyncio.TimerHandle):
+            self._doomed.cancel()
+        self._doomed = None
 
     # --- writing ---
 
@@ -87,15 +134,17 @@ class Channel:
         self.connection.flush_soon()
 
     async def send(self, body: Buffer = b"", header: Header | None = None) -> None:
-        """Queue one message, then wait while too much is queued."""
+        """Queue one message, then wait while too much is queued. Raises as `send_nowait`; the peer's RESET too."""
         self.send_nowait(body, header)
         while self.stream.queued > _QUEUE_HIGH:
             await self._wait_drained()
 
     async def flush(self) -> None:
-        """Wait until everything that was queued has left this process's queue."""
+        """Wait until everything that was queued has left this process's queue. Raises when it was dropped."""
         while self.stream.has_output:
             await self._wait_drained()
+        if self._error is not None:
+            raise self._error
 
     def end(self, trailer: Header | None = None) -> None:
         """Half-close: this side sends no more. Harmless when it is over already."""
@@ -105,6 +154,8 @@ class Channel:
 
     def reset(self, error: TowlineError | None = None) -> None:
         """End both directions at once, with the reason. Harmless when it is over already."""
+        if self.closed:
+            return
         self.connection.session.reset(self.stream, error)
         self._fail(error or StreamClosed())
         self.connection.flush_soon()
@@ -114,11 +165,11 @@ class Channel:
     async def receive(self) -> Message | None:
         """The next message; None when the peer has ended its side (`trailer` is set then)."""
         while not self._queue:
-            if self._error is not None:
-                raise self._error
             if self.trailer is not None:
                 return None
-            await self._wait_readable()
+            if self._error is not None:
+                raise self._error
+            await self._readable.wait()
         return self._take()
 
     def receive_nowait(self) -> Message | None:
@@ -148,47 +199,57 @@ class Channel:
     async def wait_ended(self) -> None:
         """Wait until nothing more will come, without reading what does."""
         while not self.ended:
-            await self._wait_readable()
+            await self._readable.wait()
 
     # --- for the pump ---
 
     def on_accept(self, header: Header) -> None:
-        if self._accepted is None:
-            self._accepted = self.connection.loop.create_future()
-        if not self._accepted.done():
-            self._accepted.set_result(header)
+        self._accepted = header
+        self._readable.ring()
 
     def on_data(self, event: DataReceived) -> None:
-        if event.more:
-            # A part is bounded by the message limit; giving its credit back now lets a message exceed the window.
-            self._parts.append(event.body)
-            self.connection.session.consume(self.stream, event.cost)
-            return
-        body = event.body
-        if self._parts:
-            self._parts.append(body)
-            body = b"".join(self._parts)
-            self._parts = []
-        self._queue.append((Message(bytes(body), event.header), event.cost))
-        self._wake_reader()
+        body, cost = event.body, event.cost
+        if event.more or self._parts is not None:
+            if self._parts is None:
+                self._parts = bytearray()
+            self._parts += body
+            if event.more:
+                self._hold(cost)
+                return
+            body, self._parts = self._parts, None
+            cost, self._held = cost + self._held, 0
+        self._queue.append((Message(bytes(body), event.header), cost))
+        self._readable.ring()
 
     def on_end(self, trailer: Header) -> None:
         self.trailer = trailer
-        self._wake_reader()
+        self._readable.ring()
 
     def on_drained(self) -> None:
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+        self._drained.ring()
 
     def on_reset(self, error: TowlineError) -> None:
         self._fail(error)
 
     # --- inside ---
 
+    def _hold(self, cost: int) -> None:
+        """A message may be larger than the window, so the credit of a part goes back at once. But not while whole
+        messages lie unread: then a reader that has stopped would make us hold any number of them."""
+        self._held += cost
+        if not self._queue:
+            self._return_held()
+
+    def _return_held(self) -> None:
+        held, self._held = self._held, 0
+        self.connection.session.consume(self.stream, held)
+
     def _take(self) -> Message:
         message, cost = self._queue.popleft()
         session = self.connection.session
         session.consume(self.stream, cost)
+        if self._held and not self._queue:
+            self._return_held()
         if session.wants_to_send:
             self.connection.flush_soon()
         return message
@@ -196,27 +257,19 @@ class Channel:
     def _fail(self, error: TowlineError) -> None:
         if self._error is None:
             self._error = error
-        self._parts = []
-        self._wake_reader()
-        self.on_drained()
-        if self._accepted is not None and not self._accepted.done():
-            self._accepted.set_exception(self._error)
-            self._accepted.exception()  # whoever waits still gets it; nobody waiting is no complaint
+            self._doom()
+        self._parts = None
+        self._readable.ring()
+        self._drained.ring()
 
-    def _wake_reader(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-
-    async def _wait_readable(self) -> None:
-        if self._reader is None or self._reader.done():
-            self._reader = self.connection.loop.create_future()
-        await self._reader
+    def _doom(self) -> None:
+        if isinstance(self._doomed, asyncio.Task):
+            self._doomed = self.connection.loop.call_later(self._doomed_after, self._doomed.cancel)
 
     async def _wait_drained(self) -> None:
+        if self._error is None:
+            if self.stream.state is StreamState.CLOSED:
+                raise ConnectionLost
+            await self._drained.wait()
         if self._error is not None:
             raise self._error
-        if self.stream.state is StreamState.CLOSED:
-            raise ConnectionLost
-        if self._drained is None or self._drained.done():
-            self._drained = self.connection.loop.create_future()
-        await self._drained

@@ -23,10 +23,11 @@ class Backoff:
     def next_wait(self, now: float, retry_after: float | None = None) -> float | None:
         """How long to wait before the next attempt; None when it is time to give up."""
         self.attempt += 1
-        if self.attempt == 1 and retry_after is None:
+        if self.attempt == 1 and not retry_after:
             return 0.0
         bound = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self.attempt, 16))
-        wait = max(self._rng.uniform(0, bound), retry_after or 0.0)
+        # The node's wish is the least to wait, with jitter on top: everybody was told the same number.
+        wait = (retry_after or 0.0) + self._rng.uniform(0, bound)
         left = self._deadline - now
         if left <= 0:
             return None

@@ -7,11 +7,13 @@ connection cannot be had, a `StreamLane` carries the same over an ordinary strea
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -31,6 +33,7 @@ TICKETS = Limit("tickets", 64, "tickets", "unused tickets of one person; each is
 
 _RANGE_KINDS = frozenset({Kind.OPEN, Kind.DATA, Kind.END, Kind.RESET, Kind.GOAWAY})
 _T = TypeVar("_T")
+log = logging.getLogger("towline.runtime")
 
 
 class LaneFrame(NamedTuple):
@@ -59,7 +62,7 @@ class Lane(Protocol):
 
 
 class SocketLane:
-    """A lane over a connection of its own."""
+    """A lane over a connection of its own. `close` is for the thread that drives it, `shutdown` for anybody."""
 
     def __init__(self, pipe: BlockingPipe) -> None:
         self._pipe = pipe
@@ -69,6 +72,11 @@ class SocketLane:
         encoded = encode_header(header)
         head = encode_prefix(kind, 0, 1, len(encoded), len(body)) + encoded
         self._pipe.write((head, body) if len(body) else (head,))
+
+    def say(self, buffers: Sequence[Buffer]) -> None:
+        """Frames that are encoded already."""
+        if buffers:
+            self._pipe.write(buffers)
 
     def receive(self) -> LaneFrame | None:
         got = self._pipe.read_exactly(self._prefix)
@@ -124,17 +132,32 @@ class StreamLane:
         return LaneFrame(Kind(int(str(kind))), header, 0)
 
     def read_body(self, target: memoryview) -> int:
-        target[: len(self._body)] = self._body
-        return len(self._body)
+        count = min(len(self._body), len(target))
+        target[:count] = self._body[:count]
+        return count
 
     def shutdown(self) -> None:
-        self._loop.call_soon_threadsafe(self._channel.reset)
+        self._soon(self._channel.reset)
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._channel.end)
+        self._soon(self._channel.end)
+
+    def _soon(self, act: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(act)
+        except RuntimeError:
+            pass  # the loop is closed, and the stream with it
 
     def _wait(self, work: Coroutine[object, None, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        try:
+            waiting = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:  # the loop is closed
+            work.close()
+            raise ConnectionLost("The program ends.") from None
+        try:
+            return waiting.result()
+        except CancelledError:
+            raise ConnectionLost("The program ends.") from None
 
 
 def dial_lane(
@@ -180,16 +203,21 @@ class _Promise:
 
 
 class TicketOffice:
-    """Node: one-time tickets for lanes, and the threads that drive admitted ones."""
+    """Node: one-time tickets for lanes, and the threads that drive admitted ones. `clock`: seconds, monotonic."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._promises: dict[str, _Promise] = {}
-        self._running: set[SocketLane] = set()
+        self._running: dict[threading.Thread, SocketLane] = {}
         self._lock = threading.Lock()
+        self._shut = False
 
     def issue(self, person: str, drive: Callable[[Lane], None]) -> str:
-        """A ticket: whoever shows it within 30 s gets a lane that `drive` runs on a thread of its own."""
-        now = time.monotonic()
+        """A ticket: whoever shows it within 30 s gets a lane that `drive` runs on a thread of its own.
+
+        Raises LimitExceeded when too many of the person's tickets are unused.
+        """
+        now = self._clock()
         with self._lock:
             self._promises = {t: p for t, p in self._promises.items() if p.expires > now}
             TICKETS.check(1 + sum(p.person == person for p in self._promises.values()))
@@ -201,35 +229,51 @@ class TicketOffice:
         """The person and the driver behind a ticket, once. Raises BadTicket."""
         with self._lock:
             promise = self._promises.pop(ticket, None)
-        if promise is None or promise.expires <= time.monotonic():
+        if promise is None or promise.expires <= self._clock():
             raise BadTicket
         return promise.person, promise.drive
 
-    def run(self, pipe: BlockingPipe, drive: Callable[[Lane], None]) -> None:
-        """Drive an admitted lane on a new thread until it ends."""
+    def run(self, pipe: BlockingPipe, first: Sequence[Buffer], drive: Callable[[Lane], None]) -> None:
+        """Drive an admitted lane on a new thread until it ends; `first` is what is still to be said (the WELCOME)."""
         lane = SocketLane(pipe)
+        thread = threading.Thread(target=self._drive, args=(lane, first, drive), name="towline-lane", daemon=True)
         with self._lock:
-            self._running.add(lane)
-        threading.Thread(target=self._drive, args=(lane, drive), name="towline-lane", daemon=True).start()
+            if self._shut:
+                lane.close()
+                return
+            self._running[thread] = lane
+            thread.start()
 
     def shutdown(self) -> None:
-        """End all lanes."""
+        """End all lanes and admit no more."""
         with self._lock:
-            lanes = list(self._running)
+            self._shut = True
+            lanes = list(self._running.values())
             self._promises.clear()
         for lane in lanes:
             lane.shutdown()
 
-    def _drive(self, lane: SocketLane, drive: Callable[[Lane], None]) -> None:
+    def join(self, timeout: float) -> None:
+        """Wait until the threads of all lanes have ended, at most `timeout` seconds. Blocks."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            threads = list(self._running)
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+
+    def _drive(self, lane: SocketLane, first: Sequence[Buffer], drive: Callable[[Lane], None]) -> None:
         try:
+            lane.say(first)
             drive(lane)
         except TowlineError:
             pass  # the transfer that owns the lane has heard of it already
+        except Exception:
+            log.exception("a bug ended a lane")
         finally:
+            with self._lock:
+                self._running.pop(threading.current_thread(), None)
             lane.shutdown()
             lane.close()
-            with self._lock:
-                self._running.discard(lane)
 
 
 # The frame gate of a lane is the same table as everywhere.

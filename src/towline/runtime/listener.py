@@ -69,5 +69,8 @@ def raise_descriptor_limit() -> int:
     """Let this process open as many files as the system permits it (getrlimit(2)); returns how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            return soft  # the system has a bound that it does not tell here
     return hard

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import os
 import socket
-from typing import Protocol
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, Protocol
 
 from towline.base.errors import ConnectionLost, TowlineError
 from towline.protocol import events as ev
-from towline.protocol.codec import Header
+from towline.protocol.codec import Buffer, Header
 from towline.protocol.events import Event
 from towline.protocol.session import Session
 from towline.protocol.table import Class, State
@@ -18,9 +21,10 @@ from towline.transports import Peer, Transport
 from towline.transports.interface import WRITE_HIGH
 from towline.transports.tls import TlsPipe
 
+log = logging.getLogger("towline.runtime")
 _TAKE = 64 * 1024
-_LINGER = 5.0
 _UNKNOWN = Peer("none", "none")
+_P = ParamSpec("_P")
 
 
 class House(Protocol):
@@ -42,11 +46,25 @@ class House(Protocol):
         """The connection is over, or never came to be. The last call, exactly once."""
 
 
+def _step(act: Callable[Concatenate[Connection, _P], None]) -> Callable[Concatenate[Connection, _P], None]:
+    """A bug in a step costs its connection, not the loop nor the others."""
+
+    @functools.wraps(act)
+    def guarded(self: Connection, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            act(self, *args, **kwargs)
+        except Exception:
+            log.exception("a bug ended the connection with %s", self.peer.address)
+            self.abort()
+
+    return guarded
+
+
 class Connection:
     """A transport and a session, tied together on one event loop."""
 
-    __slots__ = ("_closed", "_flush_due", "_house", "_timer", "_timer_at", "grants", "loop", "person", "session",
-                 "transport", "user")  # fmt: skip
+    __slots__ = ("_closed", "_flush_due", "_gone", "_house", "_timer", "_timer_at", "grants", "loop", "person",
+                 "session", "transport", "user")  # fmt: skip
 
     session: Session
 
@@ -59,6 +77,7 @@ class Connection:
         self._house = house
         self._flush_due = False
         self._closed = False
+        self._gone: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
@@ -91,10 +110,24 @@ class Connection:
         self._handle(self.session.fail(error))
         self.flush()
 
+    def drain(self, error: TowlineError, grace: float) -> None:
+        """No new streams; close when the last one has ended, and in `grace` seconds at the latest."""
+        if self.is_open:
+            self.session.drain(error, self.loop.time(), grace)
+            self.flush()
+
     def abort(self) -> None:
         """Cut it at once, without a word."""
         if self.transport is not None:
             self.transport.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait until the transport is gone; returns at once where there never was one."""
+        if self.transport is None or self._closed:
+            return
+        if self._gone is None:
+            self._gone = self.loop.create_future()
+        await asyncio.shield(self._gone)
 
     def flush_soon(self) -> None:
         """Send in the loop's next round, so that messages queued together leave together."""
@@ -104,71 +137,82 @@ class Connection:
 
     def release(self, channel: Channel) -> None:
         """The handler of a peer's stream has ended."""
+        channel.released()
         self.session.release(channel.stream)
         self.flush_soon()
 
-    def detach(self) -> tuple[socket.socket, TlsPipe | None, bytes]:
-        """Give the socket away (to a lane); the house hears nothing more of it."""
+    def detach(self) -> tuple[socket.socket, TlsPipe | None, list[Buffer], bytes]:
+        """Give the socket away (to a lane); the house hears nothing more of it.
+
+        Returns the socket, its TLS state, what is still to be sent (through that), and what came in too early.
+        """
         assert self.transport is not None
-        self.flush()
+        outgoing = self.session.take(_TAKE)
         rest = self.session.take_rest()
         self._disarm()
         self._closed = True
+        if self._gone is not None:
+            self._gone.set_result(None)
         sock, tls = self.transport.detach()
-        return sock, tls, rest
+        return sock, tls, outgoing, rest
 
     # --- for the transport: the five steps ---
 
+    @_step
     def opening(self, transport: Transport) -> None:
         self.transport = transport
         self.session = self._house.session_for(self, self.loop.time(), os.urandom(32))
         self._arm()
 
+    @_step
     def connected(self) -> None:
         try:
             self._house.on_connected(self)
         except TowlineError as error:
-            self.lost(error)
+            self._handle(self.session.connection_lost(error, self.loop.time()))
             self.abort()
             return
         self.flush()
 
+    @_step
     def received(self, data: bytes) -> None:
-        if self._closed:
-            return
-        self._handle(self.session.receive(data, self.loop.time()))
         if not self._closed:
+            self._handle(self.session.receive(data, self.loop.time()))
             self.flush()
-            self._arm()
 
     def writable(self) -> None:
-        if not self._closed:
-            self.flush()
+        self.flush()
 
+    @_step
     def eof(self) -> None:
         if not self._closed:
             self._handle(self.session.receive_eof(self.loop.time()))
             self.flush()
 
+    @_step
     def lost(self, error: TowlineError | None) -> None:
         if self._closed:
             return
-        if self.transport is not None:
-            cause = error or self.session.error or ConnectionLost()
-            for event in self.session.connection_lost(cause, self.loop.time()):
-                self._handle_one(event)
-            error = self.session.error
         self._closed = True
         self._disarm()
+        if self._gone is not None:
+            self._gone.set_result(None)
+        session: Session | None = getattr(self, "session", None)  # a bug may have kept it from being made
+        if session is not None:
+            cause = error or session.error or ConnectionLost()
+            self._handle(session.connection_lost(cause, self.loop.time()))
+            error = session.error
         self._house.on_closed(self, error)
 
+    @_step
     def flush(self) -> None:
-        """Give the transport what the scheduler chooses, until its backlog is high."""
+        """Give the transport what the scheduler chooses, until its backlog is high; then look at the clock."""
         self._flush_due = False
         if self._closed or self.transport is None:
             return
         session, transport = self.session, self.transport
-        while session.wants_to_send and transport.backlog < WRITE_HIGH:
+        over = session.state is State.CLOSED  # then only last words are left, and no `writable` will follow
+        while session.wants_to_send and (over or transport.backlog < WRITE_HIGH):
             buffers = session.take(_TAKE)
             if not buffers:
                 break
@@ -176,7 +220,8 @@ class Connection:
         self._handle(session.events())
         if session.state is State.CLOSED:
             transport.close()
-            self.loop.call_later(_LINGER, transport.abort)  # a peer that does not read must not hold us
+        else:
+            self._arm()
 
     # --- inside ---
 
@@ -223,12 +268,10 @@ class Connection:
             self._timer.cancel()
             self._timer = None
 
+    @_step
     def _on_time(self) -> None:
         self._timer = None
-        if self._closed:
-            return
-        # uvloop's clock may be a millisecond behind the moment it woke us for.
-        self._handle(self.session.tick(max(self.loop.time(), self._timer_at)))
-        self.flush()
         if not self._closed:
-            self._arm()
+            # uvloop's clock may be a millisecond behind the moment it woke us for.
+            self._handle(self.session.tick(max(self.loop.time(), self._timer_at)))
+            self.flush()

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from towline.base.errors import ConnectionLost, Unreachable
 from towline.transports.interface import Buffer
 from towline.transports.streams import tune
+from towline.transports.tcp import split_address
 from towline.transports.tls import TlsPipe
+from towline.transports.unix import short_path
 
 _READ_SIZE = 256 * 1024
 
@@ -110,15 +112,24 @@ def dial(address: str, context: ssl.SSLContext | None, *, timeout: float) -> tup
 def _connect(address: str, timeout: float) -> socket.socket:
     try:
         if address.startswith("unix:"):
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(timeout)
-            sock.connect(address[5:])
-            return sock
-        host, _, port = address.rpartition(":")
-        sock = socket.create_connection((host.strip("[]"), int(port)), timeout)
+            return _connect_unix(address[5:], timeout)
+        host, port = split_address(address)
+        sock = socket.create_connection((host or "localhost", port), timeout)
     except OSError as error:
         raise Unreachable(f"{address} cannot be reached: {_words(error)}.") from error
     tune(sock)
+    return sock
+
+
+def _connect_unix(path: str, timeout: float) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        with short_path(path) as short:
+            sock.connect(short)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

@@ -46,10 +46,10 @@ class Receiver(Protocol):
         """The backlog has gone down; write more if there is more."""
 
     def eof(self) -> None:
-        """The peer will send nothing more."""
+        """The peer will send nothing more. What is written during this call still goes out; then we close too."""
 
     def lost(self, error: TowlineError | None) -> None:
-        """The connection is gone; the last call, exactly once. None after our own close."""
+        """The connection is gone; the last call, exactly once. None after our own close or the peer's."""
 
 
 class Transport(Protocol):
@@ -65,7 +65,7 @@ class Transport(Protocol):
     def write(self, buffers: Sequence[Buffer]) -> None: ...
 
     def close(self) -> None:
-        """Send what was written, then close."""
+        """Send what was written, then close; a peer that does not let us is cut off after a few seconds."""
 
     def abort(self) -> None:
         """Close at once."""

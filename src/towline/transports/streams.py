@@ -11,12 +11,17 @@ import struct
 from collections.abc import Sequence
 from typing import cast
 
-from towline.base.errors import ConnectionLost, TowlineError
+from towline.base.errors import ConnectionLost, NotTowline, TowlineError
 from towline.protocol.handshake import readable_line, stranger
+from towline.protocol.table import MAGIC
 from towline.transports.interface import WRITE_HIGH, WRITE_LOW, Buffer, Peer, Receiver
 from towline.transports.tls import TlsPipe
 
-_TLS_HANDSHAKE_RECORD = 0x16
+# How long (seconds) a closed connection may take to say its last words and hear the peer's close.
+LINGER = 3.0
+# First bytes of TLS records (RFC 8446, section 5.1).
+_TLS_ALERT = 0x15
+_TLS_HANDSHAKE = 0x16
 _FIRST_BYTES = 8
 _UCRED = struct.Struct("3i")  # pid, uid, gid (unix(7))
 # Bytes that the kernel may hold unsent (tcp(7)): what is under way is for TCP to decide, but what merely waits
@@ -32,17 +37,20 @@ class StreamTransport(asyncio.Protocol):
     readable line and a close.
     """
 
-    __slots__ = ("_context", "_detached", "_ended", "_error", "_raw", "_receiver", "_server_side", "_tls", "peer")
+    __slots__ = ("_closing", "_context", "_detached", "_error", "_fresh", "_linger", "_raw", "_receiver",
+                 "_server_side", "_tls", "peer")  # fmt: skip
 
     def __init__(self, receiver: Receiver, context: ssl.SSLContext | None, *, server_side: bool) -> None:
         self._receiver = receiver
-        self._context = context
+        self._context = context  # until TLS is up
         self._server_side = server_side
         self._raw: asyncio.Transport | None = None
         self._tls: TlsPipe | None = None
         self._error: TowlineError | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self._closing = False  # by either side: nothing is pushed any more but `lost`
         self._detached = False
-        self._ended = False
+        self._fresh = True  # nothing has come in yet
         self.peer = Peer("none", "none")
 
     def __repr__(self) -> str:
@@ -55,7 +63,7 @@ class StreamTransport(asyncio.Protocol):
         return self._raw.get_write_buffer_size() if self._raw is not None else 0
 
     def write(self, buffers: Sequence[Buffer]) -> None:
-        if self._raw is None or self._raw.is_closing() or self._context is not None:
+        if self._raw is None or self._closing or self._context is not None or self._raw.is_closing():
             return  # nothing of ours goes out before TLS is up
         if self._tls is None:
             self._raw.writelines(buffers)
@@ -66,10 +74,18 @@ class StreamTransport(asyncio.Protocol):
             self._fail(error)
 
     def close(self) -> None:
-        if self._raw is not None and not self._raw.is_closing():
-            if self._tls is not None and self._context is None:
-                self._raw.write(self._tls.close_notify())
-            self._raw.close()
+        if self._raw is None or self._closing or self._raw.is_closing():
+            return
+        self._closing = True
+        if self._tls is not None and self._context is None:
+            self._raw.write(self._tls.close_notify())
+        # Closing a socket with unread bytes in it makes the kernel send a reset, which may overtake our last words
+        # (RFC 9112, 9.6). So: no more from us, read on for nothing until the peer closes, and not for ever.
+        self._linger = asyncio.get_running_loop().call_later(LINGER, self._raw.abort)
+        try:
+            self._raw.write_eof()
+        except (OSError, RuntimeError):
+            self._raw.abort()  # the connection broke a moment ago
 
     def abort(self) -> None:
         if self._raw is not None:
@@ -87,8 +103,9 @@ class StreamTransport(asyncio.Protocol):
     # --- for asyncio ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._raw = cast(asyncio.Transport, transport)  # uvloop's is one by shape, not by class
-        self._raw.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
+        self._raw = cast("asyncio.Transport", transport)  # uvloop's is one by shape, not by class
+        # One less, because asyncio calls a backlog high when it is above this, and our owner when it is at it.
+        self._raw.set_write_buffer_limits(high=WRITE_HIGH - 1, low=WRITE_LOW)
         sock = transport.get_extra_info("socket")
         tune(sock)
         self.peer = _peer_of(sock)
@@ -99,6 +116,8 @@ class StreamTransport(asyncio.Protocol):
             self._start_tls(b"")
 
     def data_received(self, data: bytes) -> None:
+        if self._closing or self._detached:
+            return
         try:
             self._feed(data)
         except TowlineError as error:
@@ -112,14 +131,17 @@ class StreamTransport(asyncio.Protocol):
         """asyncio says that the backlog is high; the owner asks `backlog` before it writes."""
 
     def resume_writing(self) -> None:
-        if not self._detached:
+        if not self._detached and not self._closing:
             self._receiver.writable()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+        self._raw = self._tls = None
         if self._detached:
             return
         error = self._error
-        if error is None and exc is not None:
+        if error is None and exc is not None and not self._closing:
             error = ConnectionLost(f"The connection was lost: {_words(exc)}.")
         self._receiver.lost(error)
 
@@ -127,8 +149,9 @@ class StreamTransport(asyncio.Protocol):
 
     def _feed(self, data: bytes) -> None:
         if self._context is not None:
-            if self._tls is None and not self._looks_like_tls(data):
+            if self._fresh and not self._looks_like_tls(data):
                 return
+            self._fresh = False
             self._start_tls(data)
             return
         if self._tls is None:
@@ -138,13 +161,16 @@ class StreamTransport(asyncio.Protocol):
         self._deliver()
 
     def _looks_like_tls(self, data: bytes) -> bool:
-        if data[0] == _TLS_HANDSHAKE_RECORD:
+        if data[0] == _TLS_HANDSHAKE or (data[0] == _TLS_ALERT and not self._server_side):
             return True
         assert self._raw is not None
-        error = stranger(data[:_FIRST_BYTES])
-        self._raw.write(readable_line(error))
-        self._error = error
-        self._raw.close()
+        if data.startswith(MAGIC[: len(data)]):
+            self._error = NotTowline("The other side speaks Towline without TLS; over TCP it must use TLS.")
+        else:
+            self._error = stranger(data[:_FIRST_BYTES])
+        if self._server_side:
+            self._raw.write(readable_line(self._error))
+        self.close()
         return False
 
     def _start_tls(self, data: bytes) -> None:
@@ -164,24 +190,28 @@ class StreamTransport(asyncio.Protocol):
             self._deliver()
 
     def _deliver(self) -> None:
-        assert self._tls is not None
-        pieces = self._tls.decrypt()
-        if pieces and not self._detached:
+        tls = self._tls
+        assert tls is not None
+        pieces = tls.decrypt()
+        if pieces and not self._closing:
             self._receiver.received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        answer = self._tls.outgoing if not self._detached else b""
-        if answer and self._raw is not None:
+        if self._detached or self._closing or self._raw is None:
+            return  # the receiver has heard enough
+        if answer := tls.outgoing:
             self._raw.write(answer)
-        if self._tls.closed:
+        if tls.error is not None:
+            raise tls.error
+        if tls.closed:
             self._end()
 
     def _end(self) -> None:
-        if self._ended or self._detached:
+        if self._detached or self._closing:
             return
-        self._ended = True
         if self._context is not None:
             self._error = self._error or ConnectionLost("The other side closed the connection during the handshake.")
-        elif self.peer.kind != "none":
+        else:
             self._receiver.eof()
+        self.close()
 
     def _fail(self, error: TowlineError) -> None:
         self._error = self._error or error

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 
 import aiohappyeyeballs
 
 from towline.base.errors import InUse, Unreachable, UsageError
+from towline.base.text import printable
 from towline.transports.interface import Receiver, ReceiverFactory
 from towline.transports.streams import StreamTransport
 
 # Connections that wait to be accepted. The kernel caps it at net.core.somaxconn (listen(2)).
 BACKLOG = 1024
+_SAME_PORT_TRIES = 20
 _ATTEMPT_DELAY = 0.25  # RFC 8305, section 5
 
 
@@ -39,19 +44,21 @@ async def connect(host: str, port: int, context: ssl.SSLContext, receiver: Recei
     where = join_address(host, port)
     try:
         found = await loop.getaddrinfo(host or "localhost", port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise Unreachable(f"The name {host!r} cannot be resolved: {error.strerror or error}.") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that is none
+        raise Unreachable(f"The name {printable(host, limit=200)!r} cannot be resolved: {_reason(error)}.") from error
     try:
         sock = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_ATTEMPT_DELAY)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: uvloop's way of saying some of them
         raise Unreachable(f"{where} cannot be reached: {_reason(error)}.") from error
     try:
         _, protocol = await loop.create_connection(
             lambda: StreamTransport(receiver, context, server_side=False), sock=sock
         )
-    except OSError as error:
+    except BaseException as error:
         sock.close()
-        raise Unreachable(f"{where} cannot be reached: {_reason(error)}.") from error
+        if isinstance(error, OSError):
+            raise Unreachable(f"{where} cannot be reached: {_reason(error)}.") from error
+        raise
     return protocol
 
 
@@ -60,14 +67,25 @@ async def listen(
 ) -> tuple[asyncio.Server, str]:
     """Listen; returns the server and the address it got (port 0 becomes a real one). Raises InUse, UsageError."""
     loop = asyncio.get_running_loop()
-    try:
-        server = await loop.create_server(
+
+    async def on(wanted: int) -> asyncio.Server:
+        return await loop.create_server(
             lambda: StreamTransport(make_receiver(), context, server_side=True),
             host or None,
-            port,
+            wanted,
             backlog=BACKLOG,
             reuse_address=True,
         )
+
+    try:
+        server = await on(port)
+        for _ in range(_SAME_PORT_TRIES):
+            ports = {sock.getsockname()[1] for sock in server.sockets}
+            if len(ports) == 1:
+                break
+            # A name with several addresses and port 0: each got a port of its own. Try the first one for all.
+            server.close()
+            server = await _or_any(on, ports.pop())
     except OSError as error:
         kind = UsageError if isinstance(error, socket.gaierror) else InUse
         raise kind(f"Cannot listen on {join_address(host, port)}: {_reason(error)}.") from error
@@ -75,7 +93,17 @@ async def listen(
     return server, join_address(name[0], name[1])
 
 
-def _reason(error: OSError) -> str:
-    if isinstance(error, ConnectionRefusedError):
+async def _or_any(listen_on: Callable[[int], Awaitable[asyncio.Server]], port: int) -> asyncio.Server:
+    try:
+        return await listen_on(port)
+    except OSError:
+        return await listen_on(0)  # taken meanwhile
+
+
+def _reason(error: Exception) -> str:
+    if getattr(error, "errno", None) == errno.ECONNREFUSED:
         return "nothing listens there"
-    return error.strerror or str(error)
+    if isinstance(error, socket.gaierror):
+        return error.strerror or "no such name"
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else str(error)

@@ -19,13 +19,14 @@ _RECORD = 16 * 1024  # RFC 8446, section 5.1: the most that one record carries
 class TlsPipe:
     """One end of a TLS connection. Not thread-safe: one reader and one writer at a time, never both at once."""
 
-    __slots__ = ("_in", "_out", "_tls", "closed")
+    __slots__ = ("_in", "_out", "_tls", "closed", "error")
 
     def __init__(self, context: ssl.SSLContext, *, server_side: bool) -> None:
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_side=server_side)
         self.closed = False  # the peer said close_notify
+        self.error: TowlineError | None = None  # what ended it in the middle
 
     def handshake(self, data: Buffer = b"") -> bool:
         """Take bytes of the handshake; True when it is done. `outgoing` has what to send either way."""
@@ -65,7 +66,7 @@ class TlsPipe:
         self._in.write(data)
 
     def decrypt(self) -> list[bytes]:
-        """All plain bytes that are complete now, a piece for each record."""
+        """All plain bytes that are complete now, a piece for each record; those before a bad record too (`error`)."""
         pieces: list[bytes] = []
         tls, incoming = self._tls, self._in
         try:
@@ -80,7 +81,7 @@ class TlsPipe:
         except ssl.SSLZeroReturnError:
             self.closed = True
         except ssl.SSLError as error:
-            raise tls_error(error) from error
+            self.error = tls_error(error)
         return pieces
 
     def read_into(self, target: memoryview) -> int:
