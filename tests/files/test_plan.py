@@ -183,7 +183,10 @@ def test_a_tree_that_changes_under_the_walk_is_survived(share: Path, root: Root)
     assert {one.path for one in rest if isinstance(one, Skipped)} == {"a/sub", "c"}
 
 
-def test_a_folder_moved_away_from_above_is_named_and_the_rest_goes_on(share: Path, root: Root) -> None:
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_moved_away_from_above_is_named_and_the_rest_goes_on(
+    share: Path, root: Root, replaced: bool
+) -> None:
     deep = share / "a" / "/".join("d" * 40)
     deep.mkdir(parents=True)
     (deep / "f").touch()
@@ -194,6 +197,8 @@ def test_a_folder_moved_away_from_above_is_named_and_the_rest_goes_on(share: Pat
         if one.path.endswith("/f"):
             break
     (share / "a" / "d").rename(share / "elsewhere")
+    if replaced:
+        deep.mkdir(parents=True)
     rest = list(steps)
     assert [one.path for one in rest if isinstance(one, Entry)] == ["a/z", "b"]
     assert all("moved" in one.reason for one in rest if isinstance(one, Skipped))
