@@ -15,7 +15,7 @@ from random import Random
 
 from towline.base.errors import ConnectionLost, TowlineError
 from towline.protocol import events as ev
-from towline.protocol.codec import Buffer, Decoder, Frame, Header, encode
+from towline.protocol.codec import Decoder, Frame, Header, encode
 from towline.protocol.explain import describe
 from towline.protocol.records import Limits, Proof, Welcome
 from towline.protocol.session import Session
@@ -348,7 +348,3 @@ class _Tap:
             missing = len(PREFACE) - len(self._preface)
             self._preface, data = self._preface + data[:missing], data[missing:]
         return [str(frame) for frame in self._decoder.feed(data)]
-
-
-def body_of(buffers: list[Buffer]) -> bytes:
-    return b"".join(bytes(buffer) for buffer in buffers)

@@ -44,6 +44,10 @@ def client_talk(node_limits: Limits | None = None) -> Talk:
     return Talk(opened_pair(node_limits=node_limits)[0], 1.0)
 
 
+def client_talk_with(limits: Limits) -> Talk:
+    return Talk(opened_pair(client_limits=limits)[0], 1.0)
+
+
 def opening(number: int = 1, cls: int = 2) -> Frame:
     return Frame(Kind.OPEN, 0, number, {"service": "echo", "class": cls})
 
@@ -224,6 +228,13 @@ def test_our_own_streams_need_no_release() -> None:
     client.receive(taken(node), 1.0)
     client.reset(stream)
     assert [str(f).split(" {")[0] for f in frames_of(taken(client))][:1] == [f"CREDIT stream 0 +{8000 + 8 * 12}"]
+
+
+def test_a_reset_by_the_peer_gives_back_what_we_had_not_read() -> None:
+    talk = client_talk_with(SMALL)
+    talk.session.open({"service": "x"})
+    talk.hears(*[data(body=bytes(1000))] * 8, Frame(Kind.RESET, 0, 1, FAULT))
+    talk.says("OPEN", f"CREDIT stream 0 +{8 * 1012}")
 
 
 def test_windows_grow_while_they_are_what_slows_the_sender() -> None:

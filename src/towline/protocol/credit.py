@@ -8,6 +8,7 @@ idea of dynamic right-sizing, Fisk and Feng 2001).
 from __future__ import annotations
 
 from towline.base.errors import CreditExceeded, ProtocolError
+from towline.protocol.timers import Pace
 
 _MOST = 1 << 48  # no window is so large; a sum beyond it is a mistake or an attack
 
@@ -66,17 +67,17 @@ class ReceiveWindow:
         """The error for DATA without credit."""
         return CreditExceeded(f"The window is {self.size} bytes; {self.outstanding} were sent.")
 
-    def give_back(self, now: float, rtt: float | None) -> int:
+    def give_back(self, pace: Pace) -> int:
         """The credit to announce now."""
         credit = self.consumed
         self.outstanding -= credit
         self.consumed = 0
-        grown = self._growth(now, rtt)
+        grown = self._growth(pace)
         self.size += grown
-        self._returned_at = now
+        self._returned_at = pace.now
         return credit + grown
 
-    def _growth(self, now: float, rtt: float | None) -> int:
-        if rtt is None or self._returned_at is None or now - self._returned_at > 2 * rtt:
+    def _growth(self, pace: Pace) -> int:
+        if pace.rtt is None or self._returned_at is None or pace.now - self._returned_at > 2 * pace.rtt:
             return 0
         return min(self.size, self.maximum - self.size)

@@ -29,7 +29,7 @@ from towline.protocol.scheduler import Scheduler
 from towline.protocol.stream import Stream
 from towline.protocol.streams import Streams
 from towline.protocol.table import ALLOWED, TRANSITIONS, Class, Kind, Role, State
-from towline.protocol.timers import Timer, Timers
+from towline.protocol.timers import Pace, Timer, Timers
 
 _DATA = int(Kind.DATA)
 _P = ParamSpec("_P")
@@ -43,7 +43,7 @@ class Session:
     handshake may take. Times: seconds, monotonic.
     """
 
-    __slots__ = ("_decoder", "_draining", "_events", "_farewell", "_gate", "_liveness", "_now", "_opening",
+    __slots__ = ("_decoder", "_draining", "_events", "_farewell", "_gate", "_liveness", "_opening", "_pace",
                  "_patience", "_scheduler", "_streams", "_timers", "error", "fingerprint", "going_away", "limits",
                  "our_hello", "peer_hello", "role", "state", "streams")  # fmt: skip
 
@@ -63,14 +63,14 @@ class Session:
         self._draining = False  # we said GOAWAY
         self._farewell: TowlineError | None = None  # the reason in the peer's GOAWAY
         self._events: list[ev.Event] = []
-        self._now = now
+        self._pace = Pace(now)
         self._patience = patience
         self._scheduler = Scheduler()
-        self._streams = Streams(role, self.limits, self._scheduler, self._events, now)
+        self._streams = Streams(role, self.limits, self._scheduler, self._events, self._pace)
         self.streams = self._streams.by_id  # open ones, and the peer's that are not released yet
         self._opening = Opening(role, self.our_hello, fingerprint)
         self._timers = Timers()
-        self._liveness = Liveness(self._scheduler, self._timers, now)
+        self._liveness = Liveness(self._scheduler, self._timers, self._pace)
         self._timers.arm(Timer.HANDSHAKE, now + patience)
         self._enter(State.VERDICT if self._opening.lane else State.PREFACE)
         if role is Role.CLIENT:
@@ -84,8 +84,8 @@ class Session:
 
     def receive(self, data: bytes, now: float) -> list[ev.Event]:
         """Take bytes from the peer; returns what happened, in order."""
-        self._at(now)
-        self._liveness.heard(now)
+        self._pace.now = now
+        self._liveness.heard()
         if self.state is State.LANE:
             self._decoder.hold(data)
         elif self.state is not State.CLOSED:
@@ -102,7 +102,7 @@ class Session:
 
     def connection_lost(self, error: TowlineError, now: float) -> list[ev.Event]:
         """The transport failed."""
-        self._at(now)
+        self._pace.now = now
         self._finish(error)
         return self.events()
 
@@ -131,7 +131,7 @@ class Session:
 
     def tick(self, now: float) -> list[ev.Event]:
         """Time passed."""
-        self._at(now)
+        self._pace.now = now
         for timer in self._timers.expired(now):
             if self.state is not State.CLOSED:
                 self._ON_TIMER[timer](self)
@@ -163,7 +163,7 @@ class Session:
     def drain(self, error: TowlineError, now: float, grace: float) -> None:
         """Say GOAWAY (`error` should be a Draining), take no new streams; close when the last stream has ended, and
         in `grace` seconds at the latest."""
-        self._at(now)
+        self._pace.now = now
         if self.state is State.OPEN and not self._draining:
             self._draining = self.going_away = True
             self._streams.accepting = False
@@ -221,14 +221,14 @@ class Session:
 
     def ping(self, now: float) -> None:
         """Ask for a sign of life now, and measure the round trip."""
-        self._at(now)
+        self._pace.now = now
         if self.state is State.OPEN:
-            self._liveness.ping(now)
+            self._liveness.ping()
 
     @property
     def rtt(self) -> float | None:
         """Seconds of the last round trip that was measured, or None."""
-        return self._liveness.rtt
+        return self._pace.rtt
 
     @property
     def peer_limits(self) -> Limits:
@@ -251,6 +251,8 @@ class Session:
                 streams.on_data(frame, decoder.span)
             elif kind in streams.HANDLERS:
                 streams.HANDLERS[kind](streams, frame)
+            elif kind in self._liveness.HANDLERS:
+                self._liveness.HANDLERS[kind](self._liveness, frame)
             else:
                 self._ON_FRAME[kind](self, frame)
                 if self.state is State.CLOSED or self.state is State.LANE:
@@ -266,14 +268,14 @@ class Session:
         elif self.role is Role.NODE:
             self._say_hello()
         else:
-            self._liveness.answered(self._now)
+            self._liveness.answered()
             self._events.append(ev.ProofWanted(self.peer_hello, opening.transcript()))
 
     def _on_prove(self, frame: Frame) -> None:
         assert frame.header is not None
         assert self.peer_hello is not None
         proof = Proof.from_header(frame.header)
-        self._liveness.answered(self._now)
+        self._liveness.answered()
         self._move(Kind.PROVE)
         self._events.append(ev.ProofOffered(self.peer_hello, proof, self._opening.transcript()))
 
@@ -282,13 +284,6 @@ class Session:
         welcome = Welcome.from_header(frame.header)
         self._move(Kind.WELCOME)
         self._events.append(ev.Welcomed(welcome))
-
-    def _on_ping(self, frame: Frame) -> None:
-        self._liveness.on_ping(frame)
-
-    def _on_pong(self, frame: Frame) -> None:
-        self._liveness.on_pong(frame, self._now)
-        self._streams.rtt = self._liveness.rtt
 
     def _on_goaway(self, frame: Frame) -> None:
         assert frame.header is not None
@@ -301,13 +296,11 @@ class Session:
             self._streams.accepting = False
             self._events.append(ev.GoingAway(error))
 
-    # --- timers ---
-
     def _ping_due(self) -> None:
-        self._liveness.ping_due(self._now)
+        self._liveness.ping_due()
 
     def _pong_due(self) -> None:
-        if self._liveness.pong_due(self._now):
+        if self._liveness.pong_due():
             self._finish(ConnectionLost(f"The other side has not answered for {PONG_TIMEOUT:.0f} s."))
 
     def _handshake_due(self) -> None:
@@ -320,8 +313,6 @@ class Session:
         int(Kind.HELLO): _on_hello,
         int(Kind.PROVE): _on_prove,
         int(Kind.WELCOME): _on_welcome,
-        int(Kind.PING): _on_ping,
-        int(Kind.PONG): _on_pong,
         int(Kind.GOAWAY): _on_goaway,
     }
     _ON_TIMER: ClassVar[dict[Timer, Callable[[Session], None]]] = {
@@ -352,12 +343,8 @@ class Session:
         self._decoder.max_header = self.limits.frame_header
         self._decoder.max_body = self.limits.frame_body
         self._streams.start(self.peer_limits)
-        self._streams.rtt = self._liveness.rtt
-        self._liveness.start(self._now)
+        self._liveness.start()
         self._timers.disarm(Timer.HANDSHAKE)
-
-    def _at(self, now: float) -> None:
-        self._now = self._streams.now = now
 
     def _require_open(self) -> None:
         if self.state is not State.OPEN:
@@ -365,7 +352,7 @@ class Session:
 
     def _say_hello(self) -> None:
         self._scheduler.push_control(self._opening.say_hello())
-        self._liveness.asked(self._now)
+        self._liveness.asked()
 
     def _unless_flooded(self, act: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
         """A call may be the one too many on a connection whose peer does not read; its caller is not to blame."""

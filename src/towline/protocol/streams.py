@@ -1,7 +1,7 @@
 """All streams of one connection: numbers, budget, credit, and what arrives on them.
 
 In: calls of the session (open, send, consume …) and stream frames. Out: frames into the scheduler, events into the
-session's list. `now` and `rtt` are told by the session; nothing here knows about the handshake or timers.
+session's list. Nothing here knows about the handshake or timers.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from towline.protocol.records import Limits, fault_from_header, fault_header
 from towline.protocol.scheduler import Scheduler
 from towline.protocol.stream import Stream
 from towline.protocol.table import Class, Flag, Kind, Role, StreamInput, StreamState
+from towline.protocol.timers import Pace
 
 _RESET_WINDOW = 60.0
 _MAX_STREAM_ID = 0xFFFF_FFFF
@@ -47,21 +48,19 @@ class Streams:
         "_limits",
         "_next_here",
         "_next_there",
+        "_pace",
         "_peer_limits",
         "_resets",
         "_scheduler",
         "_window",
         "accepting",
         "by_id",
-        "now",
-        "rtt",
     )
 
-    def __init__(self, role: Role, limits: Limits, scheduler: Scheduler, events: list[ev.Event], now: float) -> None:
+    def __init__(self, role: Role, limits: Limits, scheduler: Scheduler, events: list[ev.Event], pace: Pace) -> None:
         self.by_id: dict[int, Stream] = {}
         self.accepting = True  # False once either side said GOAWAY
-        self.now = now
-        self.rtt: float | None = None
+        self._pace = pace
         self._limits = limits
         self._peer_limits = Limits()
         self._scheduler = scheduler
@@ -147,9 +146,9 @@ class Streams:
         whole.consumed += cost
         # Written out, not called: this runs for every message (see ReceiveWindow.due).
         if whole.consumed * 2 >= whole.size:
-            self._push_credit(0, whole.give_back(self.now, self.rtt))
+            self._push_credit(0, whole.give_back(self._pace))
         if window.consumed * 2 >= window.size:
-            credit = window.give_back(self.now, self.rtt)
+            credit = window.give_back(self._pace)
             if stream.can_receive:
                 self._push_credit(stream.id, credit)
 
@@ -255,7 +254,7 @@ class Streams:
         # Sent before the peer heard of our RESET, perhaps. Its credit goes back, or the connection would run dry.
         self._window.consumed += cost
         if self._window.due:
-            self._push_credit(0, self._window.give_back(self.now, self.rtt))
+            self._push_credit(0, self._window.give_back(self._pace))
         if stream is not None and stream.state is not StreamState.CLOSED:
             self.reset(stream, StreamClosed("Nobody reads this stream any more."))
 
@@ -363,8 +362,8 @@ class Streams:
         return encode_header(header, min(self._peer_limits.frame_header, FRAME_HEADER.value))
 
     def _count_reset(self) -> None:
-        self._resets.append(self.now)
-        while self._resets[0] <= self.now - _RESET_WINDOW:
+        self._resets.append(self._pace.now)
+        while self._resets[0] <= self._pace.now - _RESET_WINDOW:
             self._resets.popleft()
         if len(self._resets) > RESETS.value:
             raise TooManyResets(f"Limit resets is {RESETS.value} in a minute.")

@@ -14,6 +14,16 @@ class Timer(IntEnum):
     GOODBYE = 3  # after GOAWAY: streams had their time
 
 
+class Pace:
+    """What the spokes must know of time: `now` as the driver said last, `rtt` as it was measured last (or None)."""
+
+    __slots__ = ("now", "rtt")
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self.rtt: float | None = None
+
+
 class Timers:
     """Moments in seconds on the driver's monotonic clock."""
 
