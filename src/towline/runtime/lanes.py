@@ -23,6 +23,7 @@ from towline.protocol.codec import Buffer, Header, check_prefix, encode, encode_
 from towline.protocol.codec import Frame as WireFrame
 from towline.protocol.records import Hello, Limits, fault_from_header
 from towline.protocol.table import ALLOWED, PREFACE, PREFIX, PREFIX_SIZE, Kind, Role, State
+from towline.runtime import watching
 from towline.runtime.channel import Channel
 from towline.transports.blocking import BlockingPipe, dial
 
@@ -71,6 +72,8 @@ class SocketLane:
     def send(self, kind: Kind, header: Header | None = None, body: Buffer = b"") -> None:
         encoded = encode_header(header)
         head = encode_prefix(kind, 0, 1, len(encoded), len(body)) + encoded
+        if watching.watcher is not None:
+            watching.watcher.on_lane_frame(self, True, kind, header, len(body))
         self._pipe.write((head, body) if len(body) else (head,))
 
     def say(self, buffers: Sequence[Buffer]) -> None:
@@ -92,6 +95,8 @@ class SocketLane:
             if self._pipe.read_exactly(encoded) < header_len:
                 return None
             header = parse_header(bytes(encoded), kind)
+        if watching.watcher is not None:
+            watching.watcher.on_lane_frame(self, False, Kind(kind), header, body_len)
         if kind in (Kind.RESET, Kind.GOAWAY):
             raise fault_from_header(header)
         return LaneFrame(Kind(kind), header, body_len)

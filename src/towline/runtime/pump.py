@@ -16,6 +16,7 @@ from towline.protocol.codec import Buffer, Header
 from towline.protocol.events import Event
 from towline.protocol.session import Session
 from towline.protocol.table import Class, State
+from towline.runtime import watching
 from towline.runtime.channel import Channel
 from towline.transports import Peer, Transport
 from towline.transports.interface import WRITE_HIGH
@@ -177,6 +178,8 @@ class Connection:
     @_step
     def received(self, data: bytes) -> None:
         if not self._closed:
+            if watching.watcher is not None:
+                watching.watcher.on_bytes(self, False, (data,))
             self._handle(self.session.receive(data, self.loop.time()))
             self.flush()
 
@@ -202,6 +205,8 @@ class Connection:
             cause = error or session.error or ConnectionLost()
             self._handle(session.connection_lost(cause, self.loop.time()))
             error = session.error
+        if watching.watcher is not None:
+            watching.watcher.on_over(self, error)
         self._house.on_closed(self, error)
 
     @_step
@@ -216,6 +221,8 @@ class Connection:
             buffers = session.take(_TAKE)
             if not buffers:
                 break
+            if watching.watcher is not None:
+                watching.watcher.on_bytes(self, True, buffers)
             transport.write(buffers)
         self._handle(session.events())
         if session.state is State.CLOSED:
