@@ -273,7 +273,8 @@ def _entry(row: list[object], portable: bool) -> Entry:
         raise BadMessage("An entry's kind, path or link target has the wrong type.")
     if type(size) is not int or type(mtime_ns) is not int or type(mode) is not int:
         raise BadMessage("An entry's size, time or mode is not a whole number.")
-    if not (0 <= size <= LARGEST_FILE and abs(mtime_ns) <= LARGEST_FILE and 0 <= mode <= PERMISSIONS):
+    least = -1 if kind == "file" else 0  # a stream does not know its size before its end
+    if not (least <= size <= LARGEST_FILE and abs(mtime_ns) <= LARGEST_FILE and 0 <= mode <= PERMISSIONS):
         raise BadMessage(f"The entry {quoted(path)} has a size, time or mode that no file has.")
     if (kind != "file" and size) or (kind == "link") != bool(target):
         raise BadMessage(f"The entry {quoted(path)} contradicts itself.")

@@ -366,7 +366,7 @@ class Sender:
             count = reading.read_into(at, target)
             if not count:
                 break
-            reading.digest.feed(at, target[:count])
+            reading.digest.feed(at, target[:count])  # a stream's own thread was quicker: then nothing happens
             self._pace.spend(count)
             lane.send(Kind.DATA, None, target[:count])
             self._count(count)

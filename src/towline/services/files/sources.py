@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 
-from towline.base.errors import NotFound, SourceChanged, TowlineError
-from towline.base.limits import MIB
+from towline.base.errors import ConnectionLost, NotFound, SourceChanged, TowlineError
+from towline.base.limits import KIB, MIB
 from towline.services.files.digest import FileDigest, digest_of
 from towline.services.files.digests import DigestCache
 from towline.services.files.disk import oserrors
@@ -18,6 +18,7 @@ from towline.services.files.names import quoted
 from towline.services.files.plan import Entry, Skipped, walk
 from towline.services.files.tree import Root, open_regular
 
+_STREAM_STEP = 256 * KIB
 _STREAM_WINDOW = 64 * MIB  # of standard input: kept until the other side has it durably
 
 
@@ -185,7 +186,8 @@ class _FileReading:
 class StreamSource:
     """Standard input, or any descriptor that is read once: one entry of unknown size.
 
-    What the other side has not got durably is kept here, up to 64 MiB, and sent again after a cut.
+    What the other side has not got durably is kept here, up to 64 MiB, and sent again after a cut. `close` only ends
+    a conversation's use of it.
     """
 
     kind = "file"
@@ -199,6 +201,7 @@ class StreamSource:
             yield self._entry
 
     def open(self, entry: Entry) -> Reading:
+        self._reading.go_on()
         return self._reading
 
     def small(self, entry: Entry, folders: Folders) -> bytes:
@@ -211,42 +214,46 @@ class StreamSource:
         raise NotFound
 
     def close(self) -> None:
-        self._reading.stop()
+        self._reading.pause()
 
 
 class _StreamReading:
+    """A thread reads the stream, so that a lane that waits for it can be called off."""
+
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._chunks: deque[bytes] = deque()
         self._start = 0  # offset of the first kept byte
         self._end = 0  # offset up to which the stream was read
         self._over = False
-        self._stopped = False
+        self._error: TowlineError | None = None
+        self._paused = False
+        self._reader: threading.Thread | None = None
         self._change = threading.Condition()
         self.digest = FileDigest()
 
+    def go_on(self) -> None:
+        with self._change:
+            self._paused = False
+            if self._reader is None:
+                self._reader = threading.Thread(target=self._read, name="towline-stdin", daemon=True)
+                self._reader.start()
+
+    def pause(self) -> None:
+        with self._change:
+            self._paused = True
+            self._change.notify_all()
+
     def read_into(self, offset: int, target: memoryview) -> int:
         with self._change:
+            self._change.wait_for(lambda: offset < self._end or self._over or self._error or self._paused)
+            if self._paused:
+                raise ConnectionLost("The conversation is over.")
             if offset < self._start:
-                raise SourceChanged(
-                    "What was lost at the other side is no longer kept of standard input; begin anew."
-                )
-            if offset < self._end:
-                return self._copy(offset, target)
-            self._change.wait_for(lambda: self._end - self._start < _STREAM_WINDOW or self._stopped)
-            if self._over or self._stopped:
-                return 0
-        with oserrors("standard input"):
-            data = os.read(self._fd, len(target))
-        with self._change:
-            if not data:
-                self._over = True
-                return 0
-            self.digest.feed(self._end, data)
-            self._chunks.append(data)
-            self._end += len(data)
-        target[: len(data)] = data
-        return len(data)
+                raise SourceChanged("What the other side lost of standard input is no longer kept; begin anew.")
+            if offset >= self._end and self._error is not None:
+                raise self._error
+            return self._copy(offset, target) if offset < self._end else 0
 
     def _copy(self, offset: int, target: memoryview) -> int:
         at = self._start
@@ -258,6 +265,30 @@ class _StreamReading:
             at += len(chunk)
         raise AssertionError("an offset within the kept bytes has a chunk")
 
+    def _read(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._end - self._start < _STREAM_WINDOW)
+            try:
+                with oserrors("standard input"):
+                    data = os.read(self._fd, _STREAM_STEP)
+            except TowlineError as error:
+                self._stop(error)
+                return
+            if not data:
+                self._stop(None)
+                return
+            self.digest.feed(self._end, data)
+            with self._change:
+                self._chunks.append(data)
+                self._end += len(data)
+                self._change.notify_all()
+
+    def _stop(self, error: TowlineError | None) -> None:
+        with self._change:
+            self._over, self._error = error is None, error
+            self._change.notify_all()
+
     def pieces(self, start: int, end: int) -> list[tuple[int, int, bool]]:
         return [(start, end, False)]
 
@@ -268,11 +299,6 @@ class _StreamReading:
         with self._change:
             while self._chunks and self._start + len(self._chunks[0]) <= upto:
                 self._start += len(self._chunks.popleft())
-            self._change.notify_all()
-
-    def stop(self) -> None:
-        with self._change:
-            self._stopped = True
             self._change.notify_all()
 
     def close(self) -> None:
