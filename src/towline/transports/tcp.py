@@ -25,12 +25,14 @@ _ATTEMPT_DELAY = 0.25  # RFC 8305, section 5
 def split_address(text: str, *, default_port: int | None = None) -> tuple[str, int]:
     """`HOST:PORT`, `[::1]:PORT`, `:PORT` (all interfaces). Raises UsageError."""
     host, colon, port = text.rpartition(":")
-    if (not colon or (":" in host and not host.startswith("[")) or port.endswith("]")) and default_port is not None:
-        host, port = text, str(default_port)
-    host = host.strip("[]")
-    if not port.isdecimal() or int(port) > 65535 or (not colon and default_port is None):
-        raise UsageError(f"{text!r} is not HOST:PORT.")
-    return host, int(port)
+    bracketed = host.startswith("[") and host.endswith("]")
+    if default_port is not None and (not colon or (":" in host and not bracketed) or port.endswith("]")):
+        host, port, colon = text, str(default_port), ":"
+        bracketed = True  # or an IPv6 address that needs no brackets without a port
+    number = int(port) if port.isascii() and port.isdecimal() and len(port) <= 5 else -1
+    if not colon or not 0 <= number <= 65535 or (":" in host and not bracketed):
+        raise UsageError(f"{printable(text, limit=200)!r} is not HOST:PORT; an IPv6 address is written [::1]:PORT.")
+    return host.removeprefix("[").removesuffix("]"), number
 
 
 def join_address(host: str, port: int) -> str:
