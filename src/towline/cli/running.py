@@ -24,8 +24,14 @@ def run_async(work: Coroutine[object, object, T]) -> T:
     async def guarded() -> T:
         task = asyncio.ensure_future(work)
         loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            task.cancel()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)  # the second one ends the process as it would any other
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, stop)
         try:
             return await task
         except asyncio.CancelledError:

@@ -44,6 +44,8 @@ from towline.services.files.tree import Stat
 # A large file's ranges are made durable, and acknowledged, after this much or this long.
 _CHECKPOINT_BYTES = 32 * MIB
 _CHECKPOINT_SECONDS = 1.0
+# A sender of a stream holds what is not acknowledged in memory and stops when that is full: well before that.
+_STREAM_CHECKPOINT_BYTES = 8 * MIB
 # What ends a whole transfer instead of one file: the next file would meet it too.
 _FATAL = (NoSpace, DiskError)
 OVERWRITE = ("never", "older", "always")
@@ -346,7 +348,8 @@ class Receiver:
     def _checkpoint_if_due(self, index: int, file: _File, writing: Writing) -> None:
         now = time.monotonic()
         file.synced_at = file.synced_at or now
-        if file.unsynced < _CHECKPOINT_BYTES and now - file.synced_at < _CHECKPOINT_SECONDS:
+        enough = _CHECKPOINT_BYTES if file.entry.size >= 0 else _STREAM_CHECKPOINT_BYTES
+        if file.unsynced < enough and now - file.synced_at < _CHECKPOINT_SECONDS:
             return
         file.unsynced, file.synced_at = 0, now
         durable = writing.checkpoint()

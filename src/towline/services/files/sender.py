@@ -243,6 +243,7 @@ class Sender:
             records = list(self._lanes.values())
             self._change.notify_all()
         self._pace.stop()
+        self._source.interrupt()
         for record in records:
             record.lane.shutdown()
         with self._change:

@@ -59,6 +59,9 @@ class Source(Protocol):
 
     def folders(self) -> Folders: ...
 
+    def interrupt(self) -> None:
+        """From any thread: whoever waits in a `read_into` gives up; the conversation is over."""
+
     def close(self) -> None: ...
 
 
@@ -124,6 +127,9 @@ class TreeSource:
 
     def folders(self) -> Folders:
         return Folders(self._root)
+
+    def interrupt(self) -> None:
+        """A read from disk is never long."""
 
     def close(self) -> None:
         self._root.close()
@@ -213,8 +219,11 @@ class StreamSource:
     def folders(self) -> Folders:
         raise NotFound
 
-    def close(self) -> None:
+    def interrupt(self) -> None:
         self._reading.pause()
+
+    def close(self) -> None:
+        """The stream goes on in the next conversation."""
 
 
 class _StreamReading:
