@@ -89,6 +89,7 @@ class Transfer(ABC):
         self._over_streams = False
         self._tickets: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
         self._started_at = 0.0
+        self._tally = self._tallies_before = (0, 0)  # the node's counters, and what its predecessors had counted
         self._base = 0  # bytes of the total that were there when this conversation began
 
     # --- the two kinds fill in ---
@@ -223,17 +224,20 @@ class Transfer(ABC):
                 self.resumed(requests.text(header, "path"), requests.number(header, "covered", 0))
             case "restarted":
                 self.tell_restarted(requests.text(header, "path"), requests.text(header, "reason"))
-            case "lane-over":
+            case "lane-over" | "kept":
                 self.note_tally(header.get("tally"))
             case _:
                 pass  # a newer node may say more than we know
 
     def note_tally(self, value: object) -> None:
-        """The receiver's counters, when the receiver is the node."""
+        """The receiver's counters, when the receiver is the node. One that was restarted counts from nothing."""
         match value:
             case [int(received), int(wasted)]:
-                self.books.received = max(self.books.received, received)
-                self.books.wasted = max(self.books.wasted, wasted)
+                if received < self._tally[0]:
+                    self._tallies_before = (self.books.received, self.books.wasted)
+                self._tally = (received, wasted)
+                self.books.received = self._tallies_before[0] + received
+                self.books.wasted = self._tallies_before[1] + wasted
             case _:
                 pass
 

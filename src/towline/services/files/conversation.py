@@ -164,6 +164,7 @@ class SendingSide:
                 await self._aside(header | {"path": sender.entry(requests.number(header, "file")).path})
                 await asyncio.to_thread(sender.on_resume, header, message.body)
             case "kept":
+                await self._aside(header)
                 sender.on_kept(header)
             case "lane-over":
                 await self._aside(header)

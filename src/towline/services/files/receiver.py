@@ -353,7 +353,8 @@ class Receiver:
             return
         file.unsynced, file.synced_at = 0, now
         durable = writing.checkpoint()
-        self._say({"t": "kept", "file": index, "upto": durable.contiguous(), "covered": durable.covered}, b"")
+        tally = [self._tally.received, self._tally.wasted]
+        self._say({"t": "kept", "file": index, "upto": durable.contiguous(), "tally": tally}, b"")
 
     def _receive_pack(self, lane: Lane, header: Header, buffer: memoryview) -> list[list[int]]:
         rows = _pack_rows(header.get("pack"))
