@@ -89,7 +89,7 @@ class Transfer(ABC):
         self._over_streams = False
         self._tickets: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
         self._started_at = 0.0
-        self._tally = self._tallies_before = (0, 0)  # the node's counters, and what its predecessors had counted
+        self._node_tally = self._tallies_before = (0, 0)  # the node's counters, and what its predecessors had counted
         self._base = 0  # bytes of the total that were there when this conversation began
 
     # --- the two kinds fill in ---
@@ -233,9 +233,9 @@ class Transfer(ABC):
         """The receiver's counters, when the receiver is the node. One that was restarted counts from nothing."""
         match value:
             case [int(received), int(wasted)]:
-                if received < self._tally[0]:
+                if received < self._node_tally[0]:
                     self._tallies_before = (self.books.received, self.books.wasted)
-                self._tally = (received, wasted)
+                self._node_tally = (received, wasted)
                 self.books.received = self._tallies_before[0] + received
                 self.books.wasted = self._tallies_before[1] + wasted
             case _:
