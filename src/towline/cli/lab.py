@@ -10,6 +10,7 @@ examples:
   tow lab sticky-send --lang zh --code     in Chinese, with the code that ran
   tow lab close --svg close.svg            the ladder as a picture too
   tow lab all                              every exhibit, one after the other
+  tow lab record -- put a.bin home:files/  every frame that a command says; `tow lab show` draws it
   tow lab faults --help                    a relay that cuts, delays and loses on purpose
 """
 
@@ -34,6 +35,9 @@ SUMMARY = "see on real sockets what happens on the wire"
 
 # Further doors of the lab, each a module of its own: word → (module below towline.cli, what the list says).
 _ROOMS: dict[str, tuple[str, dict[str, str]]] = {
+    "record": ("lab_record", {"en": "record what a command says on the wire", "zh": "录下一条命令在线上说的每一帧"}),
+    "show": ("lab_show", {"en": "draw a recording", "zh": "画出一份录制"}),
+    "dissector": ("lab_dissector", {"en": "a dissector for Wireshark", "zh": "给 Wireshark 用的解析脚本"}),
     "faults": (
         "lab_faults",
         {"en": "a relay that cuts, delays and loses on purpose", "zh": "一个故意切断、延迟、丢失数据的中继"},

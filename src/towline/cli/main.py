@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,8 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
         return int(stop.code or 0)
     out = Output(json=args.json)
     try:
-        status = int(module.run(args, out))
+        with _tap():
+            status = int(module.run(args, out))
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _fail(out, verb, Interrupted())
@@ -87,6 +89,15 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
             InternalError(f"A bug in Towline: {type(error).__name__}: {error}. Set TOWLINE_DEBUG=1 to see where."),
         )
     return status
+
+
+def _tap() -> AbstractContextManager[None]:
+    """`tow lab record` names a file in the environment of what it runs; otherwise nothing is recorded."""
+    if not os.environ.get("TOWLINE_TAP"):
+        return nullcontext()
+    from towline.lab.wiretap import tapping_as_told
+
+    return tapping_as_told(os.environ)
 
 
 def _fail(out: Output, verb: str, error: TowlineError) -> int:

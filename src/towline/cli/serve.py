@@ -15,6 +15,7 @@ import logging
 import os
 import shlex
 import signal
+from contextlib import AbstractContextManager, nullcontext
 
 from towline.base.errors import Exit
 from towline.base.text import printable
@@ -50,6 +51,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help=f"how long running work may go on after the first signal (default: {DRAIN_SECONDS:.0f}s)",
     )
+    parser.add_argument("--tap", metavar="FILE", help="record every frame, without payload; see `tow lab show`")
+    parser.add_argument("--tap-payload", action="store_true", help="with --tap: keep payload and names too")
     parser.add_argument("--quiet", action="store_true", help="do not say who comes and goes")
 
 
@@ -96,5 +99,13 @@ def run(args: argparse.Namespace, out: Output) -> int:
         out.event("stopped")
         return Exit.INTERRUPTED if node.hurried else Exit.OK
 
-    with Runner(loop_factory=new_event_loop) as runner:
+    with _tap(args), Runner(loop_factory=new_event_loop) as runner:
         return runner.run(serve())
+
+
+def _tap(args: argparse.Namespace) -> AbstractContextManager[None]:
+    if not args.tap:
+        return nullcontext()
+    from towline.lab.wiretap import tapping
+
+    return tapping(args.tap, payload=args.tap_payload)

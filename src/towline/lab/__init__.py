@@ -6,9 +6,11 @@ late,
 in `terminal.py` alone. Must not: own any part of the wire; be imported by what it shows; need root (what only an
 administrator may see is shown where possible and otherwise said to be missing); leave loopback.
 
-    recording.py   what was seen, as plain values          filters.py   a socket made deaf; a filter on ports
-    recorder.py    taps that see it                        exhibit.py   the doors of an exhibit, and running one
-    kernel.py      what the kernel says about a socket     exhibits/    one file each
-    capture.py     segments from a packet socket           ladder.py    which bytes of which send came in which recv
+    recording.py   what was seen, as plain values          filters.py     a socket made deaf; a filter on ports
+    recorder.py    taps on plain sockets that see it       exhibit.py     the doors of an exhibit, and running one
+    kernel.py      what the kernel says about a socket     exhibits/      one file each
+    capture.py     segments from a packet socket           ladder.py      which bytes of which send came in which recv
     headers.py     the bytes of a frame, named             terminal.py, svg.py   a ladder, painted
+    wiretap.py     a tap on Towline's own frames           tapped.py      its events, as a recording
+    dissector.py   the frame table for Wireshark           faults.py …    a relay that fails on purpose
 """

@@ -75,7 +75,7 @@ class Piece:
 class Line:
     """One line. `side` is left or right (a state line: both); `origins`: the lines whose bytes it returned."""
 
-    kind: str  # call, segment, state, remark
+    kind: str  # call, segment, frame, state, remark
     at: float
     side: str
     who: str
@@ -155,7 +155,7 @@ class _Builder:
         return self.ladder
 
     def _line(self, event: Event) -> Line:
-        kind = event.call if event.call in {"segment", "state", "remark"} else "call"
+        kind = event.call if event.call in {"segment", "frame", "state", "remark"} else "call"
         side = "right" if event.who in self.scene.right else "left"
         pieces = self._pieces(event) if kind == "call" else ()
         return Line(
@@ -165,7 +165,9 @@ class _Builder:
             who=event.who,
             head=self._head(event, kind),
             pieces=pieces,
-            evidence=tuple(self._evidence(event, pieces)),
+            evidence=(pick(event.text, self.lang),)
+            if kind == "frame" and event.text
+            else tuple(self._evidence(event, pieces)),
             failed=bool(event.error),
             other=event.detail if kind == "state" and side == "right" else "",
             origins=self._origins(event),
@@ -188,6 +190,8 @@ class _Builder:
         many = len(self.scene.left if event.who in self.scene.left else self.scene.right) > 1
         if kind == "state":
             return f"{event.who}: {event.detail}" if many else event.detail
+        if kind == "frame":
+            return event.detail
         if kind == "segment":
             size = f", {event.returned} B" if event.returned else ""
             return event.detail + size

@@ -143,15 +143,18 @@ def _line(page: _Page, line: Line, y: float) -> float:
         if line.other:
             page.text(_RIGHT + 12, y, f"[{line.other}]", "state")
         return y + _ROW
+    if line.kind == "frame":
+        page.arrow(_life(line.side), y - 4, _RIGHT if line.side == "left" else _LEFT)
     room = int(((_LEFT - _TIME_COLUMN) if line.side == "left" else (_WIDTH - _RIGHT - _MARGIN)) / _GLYPH) - 3
-    style = "bad" if line.failed else "say" if line.kind == "remark" else ""
+    style = "bad" if line.failed else {"remark": "say", "frame": "state"}.get(line.kind, "")
     for text in wrap(line.head, room):
         _beside(page, line.side, y, text, style)
         y += _ROW
     y = _chips(page, line, y, room)
     for sentence in line.evidence:
-        for text in wrap("↳ " + sentence, room):
-            _beside(page, line.side, y, text, "say")
+        mark, said = ("", "dim") if line.kind == "frame" else ("↳ ", "say")
+        for text in wrap(mark + sentence, room):
+            _beside(page, line.side, y, text, said)
             y += _ROW
     return y + 2
 

@@ -71,7 +71,7 @@ def paint_scenes(out: Console, recording: Recording, lang: str) -> None:
             paint_table(out, table, lang)
         if scene.note:
             _note(out, pick(scene.note, lang))
-    tcp = any(scene.events for scene in recording.scenes)
+    tcp = any(event.kernel for scene in recording.scenes for event in scene.events)
     if tcp and not recording.segments_shown:
         _note(out, pick(_WORDS["no-segments"], lang))
 
@@ -129,8 +129,13 @@ def _paint_line(out: Console, line: Line, left: int, right: int) -> None:
         here = line.head if line.side == "left" else ""
         _row(out, stamp, _bracketed(here), _bracketed(line.other), left, right)
         return
-    cell = _cell(line)
+    cell = _frame(line) if line.kind == "frame" else _cell(line)
     _row(out, stamp, *((cell, []) if line.side == "left" else ([], cell)), left, right)
+
+
+def _frame(line: Line) -> list[Span]:
+    arrow = line.head + " ─▶" if line.side == "left" else "◀─ " + line.head
+    return [(arrow, "bold blue"), *(("\n" + words, "") for words in line.evidence)]
 
 
 def _cell(line: Line) -> list[Span]:

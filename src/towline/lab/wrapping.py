@@ -28,7 +28,7 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def wrap_spans(spans: Iterable[Span], width: int, solid: Collection[str] = ()) -> list[list[Span]]:
-    """The same for styled text. A newline begins a new line; a span in a `solid` style does not break where it fits."""
+    """The same for styled text. A newline begins a line; a span in a `solid` style does not break where it fits."""
     lines: list[list[Span]] = [[]]
     used = 0
     for atom, style in _atoms(spans, solid):

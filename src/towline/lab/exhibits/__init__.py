@@ -1,9 +1,8 @@
 """The exhibits, one file each, with the same doors (see `towline.lab.exhibit`).
 
 In: a recorder. Out: a recording, and a verdict that is asserted from it.
-May import: the lab's recorder, recording, kernel, filters, headers; the protocol core (only `frames`). Must not:
-import one another, leave loopback, take longer than a few seconds, wait for luck (every cause is made certain
-first).
+May import: the lab's other modules; only `frames` imports the house itself (node, client). Must not: import one
+another, leave loopback, take longer than a few seconds, wait for luck (every cause is made certain first).
 """
 
 from __future__ import annotations
@@ -26,4 +25,5 @@ NAMES = (
     "families",
     "layers",
     "addresses",
+    "frames",
 )
