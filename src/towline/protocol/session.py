@@ -204,10 +204,9 @@ class Session:
         if self.state is State.OPEN:
             self._unless_flooded(self._streams.reset, stream, error)
 
-    def consume(self, stream: Stream, cost: int) -> None:
-        """The reader has taken DATA that cost this much; returns credit when enough has come together."""
-        if self.state is State.OPEN:
-            self._streams.consume(stream, cost)
+    def consume(self, stream: Stream, cost: int) -> bool:
+        """The reader has taken DATA that cost this much; whether there is credit to send back now."""
+        return self.state is State.OPEN and self._streams.consume(stream, cost)
 
     def release(self, stream: Stream) -> None:
         """The handler of a peer's stream has ended (or nobody reads our own any more); harmless when repeated.

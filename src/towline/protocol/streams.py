@@ -136,21 +136,25 @@ class Streams:
             self._refund(stream)
         self._push(stream, Kind.RESET, fault_header(error or Cancelled()))
 
-    def consume(self, stream: Stream, cost: int) -> None:
-        """The reader has taken DATA that cost this much; credit goes back when enough has come together."""
+    def consume(self, stream: Stream, cost: int) -> bool:
+        """The reader has taken DATA that cost this much; whether credit goes back now (enough has come together)."""
         window, whole = stream.receive_window, self._window
         unread = window.outstanding - window.consumed
         if cost > unread:
             cost = unread  # the rest was refunded already
         window.consumed += cost
         whole.consumed += cost
+        returned = False
         # Written out, not called: this runs for every message (see ReceiveWindow.due).
         if whole.consumed * 2 >= whole.size:
             self._push_credit(0, whole.give_back(self._pace))
+            returned = True
         if window.consumed * 2 >= window.size:
             credit = window.give_back(self._pace)
             if stream.can_receive:
                 self._push_credit(stream.id, credit)
+                returned = True
+        return returned
 
     def release(self, stream: Stream) -> None:
         """Nobody reads or writes the stream any more. Raises ControlFlood.

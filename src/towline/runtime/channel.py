@@ -242,16 +242,15 @@ class Channel:
 
     def _return_held(self) -> None:
         held, self._held = self._held, 0
-        self.connection.session.consume(self.stream, held)
+        if self.connection.session.consume(self.stream, held):
+            self.connection.flush_soon()
 
     def _take(self) -> Message:
         message, cost = self._queue.popleft()
-        session = self.connection.session
-        session.consume(self.stream, cost)
+        if self.connection.session.consume(self.stream, cost):
+            self.connection.flush_soon()
         if self._held and not self._queue:
             self._return_held()
-        if session.wants_to_send:
-            self.connection.flush_soon()
         return message
 
     def _fail(self, error: TowlineError) -> None:

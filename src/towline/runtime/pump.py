@@ -234,13 +234,14 @@ class Connection:
 
     def _handle(self, events: list[Event]) -> None:
         for event in events:
-            self._handle_one(event)
+            if type(event) is ev.DataReceived:  # by far the most of them
+                if isinstance(event.stream.user, Channel):
+                    event.stream.user.on_data(event)
+            else:
+                self._handle_one(event)
 
     def _handle_one(self, event: Event) -> None:
         match event:
-            case ev.DataReceived():
-                if isinstance(event.stream.user, Channel):
-                    event.stream.user.on_data(event)
             case ev.StreamDrained():
                 if isinstance(event.stream.user, Channel):
                     event.stream.user.on_drained()
