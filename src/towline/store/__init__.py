@@ -17,6 +17,7 @@ from towline.store.audit import Audit
 from towline.store.database import Database
 from towline.store.invites import Invites
 from towline.store.people import People
+from towline.store.rooms import RoomRows
 from towline.store.schema import MIGRATIONS
 from towline.store.settings import Settings
 from towline.store.transfers import Transfers
@@ -34,6 +35,7 @@ class Store:
     transfers: Transfers
     audit: Audit
     settings: Settings
+    rooms: RoomRows
 
     @classmethod
     def open(cls, folder: str) -> Self:
@@ -42,7 +44,7 @@ class Store:
         Raises LaxPermissions, Conflict (written by a newer version), InUse, NoSpace, PermissionDenied or DiskError.
         """
         db = Database(os.path.join(folder, DATABASE_FILE), MIGRATIONS)
-        return cls(db, People(db), Invites(db), Transfers(db), Audit(db), Settings(db))
+        return cls(db, People(db), Invites(db), Transfers(db), Audit(db), Settings(db), RoomRows(db))
 
     def close(self) -> None:
         """Close the database; calling it again does nothing."""

@@ -57,4 +57,39 @@ MIGRATIONS: tuple[str, ...] = (
         detail TEXT NOT NULL
     ) STRICT;
     """,
+    # 3: rooms, beside their logs
+    """
+    CREATE TABLE rooms (
+        name TEXT PRIMARY KEY,
+        topic TEXT NOT NULL DEFAULT '',
+        private INTEGER NOT NULL DEFAULT 0,
+        created REAL NOT NULL,
+        creator TEXT NOT NULL,
+        keep_seconds REAL,
+        keep_bytes INTEGER,
+        keep_records INTEGER,
+        epoch TEXT NOT NULL DEFAULT '',
+        seq INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE room_members (
+        room TEXT NOT NULL,
+        person TEXT NOT NULL,
+        by_admin INTEGER NOT NULL,
+        PRIMARY KEY (room, person)
+    ) STRICT;
+    CREATE TABLE room_mutes (
+        room TEXT NOT NULL,
+        person TEXT NOT NULL,
+        until REAL NOT NULL,
+        muted_by TEXT NOT NULL,
+        PRIMARY KEY (room, person)
+    ) STRICT;
+    CREATE TABLE room_reads (
+        room TEXT NOT NULL,
+        person TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        PRIMARY KEY (room, person)
+    ) STRICT;
+    CREATE TABLE room_removed (room TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (room, seq)) STRICT;
+    """,
 )
