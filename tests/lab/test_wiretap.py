@@ -6,7 +6,9 @@ import asyncio
 import base64
 import json
 import os
+import signal
 import stat
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -250,3 +252,35 @@ def test_a_command_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     kinds = [event.detail.split()[0] for event in scene.calls("frame")]
     assert kinds[:4].count("HELLO") == 2
     assert "WELCOME" in kinds
+
+
+def test_a_node_records_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tow serve --tap`: a client comes and goes, the node ends, the recording is whole."""
+    monkeypatch.setenv("TOWLINE_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir(mode=0o700)
+    out = tmp_path / "node.tap"
+    command = [sys.executable, "-m", "towline.cli.main", "serve", "--json", "--listen", "none", "--tap", str(out)]
+    node = subprocess.Popen([*command, "--data", str(tmp_path / "n")], stdout=subprocess.PIPE)
+    assert node.stdout is not None
+    try:
+        first = json.loads(node.stdout.readline())
+        assert first["event"] == "listening"
+
+        async def talk() -> None:
+            from towline.client.connect import local_line
+
+            async with local_line(first["unix"]) as line:
+                channel = await line.channel({"service": "echo"})
+                await channel.send(b"between us")
+                await channel.receive()
+
+        asyncio.run(talk())
+    finally:
+        node.send_signal(signal.SIGTERM)
+        node.communicate(timeout=20)
+    assert node.returncode == 0
+    (scene,) = tapped.load(str(out)).scenes
+    assert scene.facts["role"] == "node"
+    assert [event.detail for event in scene.calls("frame", who="client")][:3] == ["TOWLINE", "HELLO", "PROVE"]
+    assert "between us" not in out.read_text()
+    assert base64.b64encode(b"between us").decode() not in out.read_text()

@@ -2,9 +2,8 @@
 
 In: sockets (tapped), an exhibit's name, a recording. Out: recordings (JSON), ladders (terminal, SVG), verdicts.
 May import: everything below (node, client, classic, services, runtime, transports, protocol, base), and `rich`
-late,
-in `terminal.py` alone. Must not: own any part of the wire; be imported by what it shows; need root (what only an
-administrator may see is shown where possible and otherwise said to be missing); leave loopback.
+late, in `terminal.py` alone. Must not: own any part of the wire; be imported by what it shows; need root (what only
+an administrator may see is shown where possible and otherwise said to be missing); leave loopback.
 
     recording.py   what was seen, as plain values          filters.py     a socket made deaf; a filter on ports
     recorder.py    taps on plain sockets that see it       exhibit.py     the doors of an exhibit, and running one

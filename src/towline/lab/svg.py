@@ -24,20 +24,22 @@ _TIME_COLUMN = 84
 _COLOURS = 6
 
 _STYLE = """
-  .ground { fill: #ffffff } text { font: 12px ui-monospace, "SF Mono", Menlo, Consolas, "Noto Sans Mono CJK SC",
-  monospace; fill: #1f2328 } .title { font-size: 15px; font-weight: 700 } .scene { font-size: 13px; font-weight:
-  700 }
-  .dim { fill: #6e7781 } .bad { fill: #cf222e; font-weight: 700 } .say { fill: #8250df } .state { fill: #0969da;
-  font-weight: 700 } .life { stroke: #8c959f; stroke-width: 1.5 } .wire { stroke: #afb8c1; stroke-width: 1 }
-  .c0 { fill: #0969da; stroke: #0969da } .c1 { fill: #1a7f37; stroke: #1a7f37 } .c2 { fill: #8250df; stroke:
-  #8250df }
-  .c3 { fill: #0e7490; stroke: #0e7490 } .c4 { fill: #bc4c00; stroke: #bc4c00 } .c5 { fill: #bf3989; stroke:
-  #bf3989 }
-  .chip { stroke: none } text.chip { fill: #ffffff; font-weight: 600 } .ribbon { fill: none; stroke-width: 4;
-  stroke-opacity: 0.45; stroke-linecap: round } .wire-end { fill: #afb8c1 }
-  @media (prefers-color-scheme: dark) { .ground { fill: #0d1117 } text { fill: #e6edf3 } .dim { fill: #8b949e }
-  .bad { fill: #ff7b72 } .say { fill: #d2a8ff } .state { fill: #79c0ff } .life { stroke: #6e7681 }
-  .wire { stroke: #484f58 } .wire-end { fill: #484f58 } }
+  .ground { fill: #ffffff }
+  text { font: 12px ui-monospace, "SF Mono", Menlo, Consolas, "Noto Sans Mono CJK SC", monospace; fill: #1f2328 }
+  .title { font-size: 15px; font-weight: 700 } .scene { font-size: 13px; font-weight: 700 }
+  .dim { fill: #6e7781 } .bad { fill: #cf222e; font-weight: 700 } .say { fill: #8250df }
+  .state { fill: #0969da; font-weight: 700 }
+  .life { stroke: #8c959f; stroke-width: 1.5 } .wire { stroke: #afb8c1; stroke-width: 1 } .wire-end { fill: #afb8c1 }
+  .halo { paint-order: stroke; stroke: #ffffff; stroke-width: 4; stroke-opacity: 0.8 }
+  .c0 { fill: #0969da; stroke: #0969da } .c1 { fill: #1a7f37; stroke: #1a7f37 } .c2 { fill: #8250df; stroke: #8250df }
+  .c3 { fill: #0e7490; stroke: #0e7490 } .c4 { fill: #bc4c00; stroke: #bc4c00 } .c5 { fill: #bf3989; stroke: #bf3989 }
+  .chip { stroke: none } text.chip { fill: #ffffff; font-weight: 600 }
+  .ribbon { fill: none; stroke-width: 4; stroke-opacity: 0.45; stroke-linecap: round }
+  @media (prefers-color-scheme: dark) {
+    .ground { fill: #0d1117 } text { fill: #e6edf3 } .dim { fill: #8b949e } .halo { stroke: #0d1117 }
+    .bad { fill: #ff7b72 } .say { fill: #d2a8ff } .state { fill: #79c0ff }
+    .life { stroke: #6e7681 } .wire { stroke: #484f58 } .wire-end { fill: #484f58 }
+  }
 """
 
 
@@ -109,6 +111,7 @@ def _scene(page: _Page, scene: Scene, y: float, lang: str) -> float:
 
 
 def _ladder(page: _Page, ladder: Ladder, y: float) -> float:
+    page.text(_TIME_COLUMN - 8, y, "ms", "dim", anchor="end")
     page.text(_LEFT - 12, y, ladder.left, "scene", anchor="end")
     page.text(_RIGHT + 12, y, ladder.right, "scene")
     top = y + 8
@@ -118,7 +121,8 @@ def _ladder(page: _Page, ladder: Ladder, y: float) -> float:
         rows.append((y, line.side))
         for number, (origin, colour) in enumerate(line.origins):
             from_y, from_side = rows[origin]
-            spread = (number - (len(line.origins) - 1) / 2) * 5
+            step = min(5, 20 / len(line.origins))
+            spread = (number - (len(line.origins) - 1) / 2) * step
             page.ribbon(_life(from_side), from_y - 4, _life(line.side), y - 4 + spread, colour)
         page.text(_TIME_COLUMN - 8, y, f"{line.at * 1000:.2f}", "dim", anchor="end")
         y = _line(page, line, y)
@@ -135,7 +139,7 @@ def _line(page: _Page, line: Line, y: float) -> float:
     if line.kind == "segment":
         there = _RIGHT if line.side == "left" else _LEFT
         page.arrow(_life(line.side), y - 4, there)
-        page.text((_LEFT + _RIGHT) / 2, y - 7, line.head, "dim", anchor="middle")
+        page.text((_LEFT + _RIGHT) / 2, y - 7, line.head, "dim halo", anchor="middle")
         return y + _ROW
     if line.kind == "state":
         if line.side == "left" and line.head:
