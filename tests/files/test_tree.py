@@ -20,6 +20,7 @@ from towline.base.errors import (
     ReadOnlyShare,
     TowlineError,
 )
+from towline.base.oserrors import oserrors
 from towline.services.files import disk
 from towline.services.files.folders import Folders
 from towline.services.files.tree import Root, Stat
@@ -282,7 +283,7 @@ def test_what_the_system_does_not_permit_is_said(root: Root, share: Path) -> Non
     ],
 )
 def test_every_error_of_the_system_has_a_documented_one(number: int, error: type[TowlineError]) -> None:
-    with pytest.raises(TowlineError) as caught, disk.oserrors("some\x1bpath"):
+    with pytest.raises(TowlineError) as caught, oserrors("some\x1bpath"):
         raise OSError(number, os.strerror(number))
     assert type(caught.value) is error
     assert '"some\\x1bpath"' in caught.value.sentence

@@ -119,7 +119,7 @@ def test_a_fifo_in_the_place_of_the_key_does_not_hang(tmp_path: Path) -> None:
 
 def test_a_file_in_the_place_of_the_folder_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
-    with pytest.raises(NotADirectory, match="home: a folder was expected"):
+    with pytest.raises(NotADirectory, match='home": a folder was expected'):
         Identity.load_or_create(str(tmp_path / "home"))
 
 

@@ -213,5 +213,5 @@ def test_the_key_log_is_written_by_both_contexts_and_is_ours_alone(
 
 def test_a_key_log_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "missing" / "log"))
-    with pytest.raises(NotFound, match="missing/log: there is nothing"):
+    with pytest.raises(NotFound, match='missing/log": there is nothing'):
         client_context()

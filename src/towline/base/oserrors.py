@@ -43,9 +43,9 @@ def disk_error(error: OSError, path: str) -> TowlineError:
     """The documented error that `error` stands for, naming `path`."""
     known = _ERRORS.get(error.errno or 0)
     if known is None:
-        return DiskError(f"{printable(path)}: the disk reported: {error.strerror or type(error).__name__}.")
+        return DiskError(f'"{printable(path)}": the disk reported: {error.strerror or type(error).__name__}.')
     kind, words = known
-    return kind(f"{printable(path)}: {words}.")
+    return kind(f'"{printable(path)}": {words}.')
 
 
 class oserrors:  # noqa: N801  # reads as a statement: with oserrors(path):

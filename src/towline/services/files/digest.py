@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from towline.base.errors import SourceChanged
 from towline.base.limits import MIB
-from towline.services.files.disk import oserrors
+from towline.base.oserrors import oserrors
 
 _STEP = 1 * MIB
 _WIDE_STEP = 8 * MIB  # what gives every core a share worth starting it for

@@ -11,7 +11,8 @@ import stat
 from typing import NamedTuple
 
 from towline.base.errors import NotFound, PathRefused
-from towline.services.files.disk import oserrors, what_other
+from towline.base.oserrors import oserrors
+from towline.services.files.disk import what_other
 from towline.services.files.names import check_component, quoted
 from towline.services.files.tree import Root
 

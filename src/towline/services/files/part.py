@@ -30,8 +30,9 @@ from towline.base.errors import (
     VerificationFailed,
 )
 from towline.base.ids import encode
+from towline.base.oserrors import disk_error, oserrors
 from towline.base.quantity import format_size
-from towline.services.files.disk import PERMISSIONS, disk_error, lstat_at, oserrors
+from towline.services.files.disk import PERMISSIONS, lstat_at
 from towline.services.files.lockedpart import open_locked, unlock
 from towline.services.files.names import RESERVED, quoted, sort_key
 from towline.services.files.rangelist import Pin, RangeList

@@ -13,9 +13,10 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from towline.base.errors import BadMessage, PathRefused
+from towline.base.errors import BadMessage, DiskError, PathRefused, PermissionDenied, SourceChanged
 from towline.base.limits import MIB, Limit
-from towline.services.files.disk import PERMISSIONS, disk_error, kind_of, lstat_at, oserrors, what_other
+from towline.base.oserrors import disk_error, oserrors
+from towline.services.files.disk import PERMISSIONS, kind_of, lstat_at, what_other
 from towline.services.files.names import (
     PATH_BYTES,
     check_component,
@@ -53,10 +54,14 @@ class Entry(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """One thing that is not transferred, and why, in a person's words."""
+    """One thing that is not transferred, and why, in a person's words.
+
+    `code` is the number of the error that it is (`towline.base.errors`), 0 where leaving it out was asked for.
+    """
 
     path: str
     reason: str
+    code: int = 0
 
 
 def walk(root: Root, path: str, *, links: str, after: str | None = None) -> Iterator[Entry | Skipped]:
@@ -108,10 +113,27 @@ def decode_skipped(data: bytes) -> list[Skipped]:
     """The inverse of `encode_skipped`. These paths are for people to read, nothing else. Raises BadMessage."""
     found = []
     for row in _decoded(data):
-        if not (len(row) == 2 and isinstance(row[0], str) and isinstance(row[1], str)):
-            raise BadMessage("A skipped entry is not a path and a reason.")
-        found.append(Skipped(row[0], row[1]))
+        match row:
+            case [str(path), str(reason), int(code)]:
+                found.append(Skipped(path, reason, code))
+            case _:
+                raise BadMessage("A skipped entry is not a path, a reason and an error's number.")
     return found
+
+
+def totals(root: Root, path: str, links: str) -> tuple[int, int]:
+    """How many files (and symlinks, with `keep`) a walk gives, and their bytes. Blocking."""
+    files = size = 0
+    for entry in walk(root, path, links=links):
+        if type(entry) is Entry and entry.kind != "dir":
+            files += 1
+            size += entry.size
+    return files, size
+
+
+def position(path: str) -> list[bytes]:
+    """What paths are ordered by in a walk."""
+    return [sort_key(component) for component in path.split("/")]
 
 
 def row_bytes(entry: Entry | Skipped) -> int:
@@ -148,7 +170,8 @@ class _Walker:
                     folder = trail.top
                 except OSError:
                     pending[-1].clear()
-                    yield Skipped(prefixes[-1] or done, "the rest of it: it was moved while it was being read")
+                    reason = "the rest of it: it was moved while it was being read"
+                    yield Skipped(prefixes[-1] or done, reason, SourceChanged.code)
                 continue
             name = names.pop()
             new = True
@@ -168,7 +191,7 @@ class _Walker:
         """The entry of one name. A folder is entered, too."""
         try:
             if refusal := self._refusal(name, path):
-                return Skipped(path, refusal)
+                return Skipped(path, refusal, PathRefused.code)
             info = lstat_at(folder, name)
             mode = info.st_mode
             if stat.S_ISREG(mode):
@@ -187,7 +210,7 @@ class _Walker:
                 self.trail.pop()
             if error.errno in _FULL_TABLES:
                 raise disk_error(error, path) from error
-            return Skipped(path, _why(error))
+            return Skipped(path, *_why(error))
 
     def _refusal(self, name: str, path: str) -> str:
         try:
@@ -229,14 +252,15 @@ def _special(folder: int, name: str, path: str, info: os.stat_result, keep_links
     return Entry(path, "link", 0, info.st_mtime_ns, info.st_mode & PERMISSIONS, target)
 
 
-def _why(error: OSError) -> str:
+def _why(error: OSError) -> tuple[str, int]:
+    """A person's words, and the error's number."""
     if isinstance(error, FileNotFoundError):
-        return "it vanished while the tree was being read"
+        return "it vanished while the tree was being read", SourceChanged.code
     if isinstance(error, PermissionError):
-        return "the operating system does not permit reading it"
+        return "the operating system does not permit reading it", PermissionDenied.code
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
-        return "it was replaced while the tree was being read"
-    return f"the disk reported: {error.strerror}"
+        return "it was replaced while the tree was being read", SourceChanged.code
+    return f"the disk reported: {error.strerror}", DiskError.code
 
 
 def _encoded(rows: list[list[object]]) -> bytes:

@@ -6,7 +6,8 @@ import errno
 import os
 import stat
 
-from towline.services.files.disk import disk_error, lstat_at
+from towline.base.oserrors import disk_error
+from towline.services.files.disk import lstat_at
 from towline.services.files.trail import Trail
 
 _RMDIR_TRIES = 3  # a folder that somebody fills while it is removed

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from towline.base.errors import InUse, NotFound, TowlineError, VerificationFailed
+from towline.base.oserrors import oserrors
 from towline.services.files.digest import FileDigest, digest_of
 from towline.services.files.digests import DigestCache
-from towline.services.files.disk import oserrors
 from towline.services.files.part import Part, Pin, SmallFiles, part_name
 from towline.services.files.plan import Entry
 from towline.services.files.ranges import Ranges

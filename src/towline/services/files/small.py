@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from towline.base.errors import Conflict, IsADirectory, TowlineError
-from towline.services.files.disk import PERMISSIONS, disk_error, lstat_at
+from towline.base.oserrors import disk_error
+from towline.services.files.disk import PERMISSIONS, lstat_at
 from towline.services.files.folders import Folders
 from towline.services.files.names import RESERVED, quoted
 from towline.services.files.tree import Root, put_in_place

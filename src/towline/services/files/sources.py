@@ -10,9 +10,9 @@ from typing import Protocol
 
 from towline.base.errors import ConnectionLost, NotFound, SourceChanged, TowlineError
 from towline.base.limits import KIB, MIB
+from towline.base.oserrors import oserrors
 from towline.services.files.digest import FileDigest, digest_of
 from towline.services.files.digests import DigestCache
-from towline.services.files.disk import oserrors
 from towline.services.files.folders import Folders
 from towline.services.files.names import quoted
 from towline.services.files.plan import Entry, Skipped, walk

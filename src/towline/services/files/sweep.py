@@ -6,7 +6,8 @@ import fcntl
 import os
 import time
 
-from towline.services.files.disk import lstat_at, oserrors
+from towline.base.oserrors import oserrors
+from towline.services.files.disk import lstat_at
 from towline.services.files.names import is_partial
 
 EXPIRY_NS = 7 * 86_400 * 10**9  # seven days: a long weekend, a broken laptop, a business trip

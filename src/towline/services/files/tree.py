@@ -15,15 +15,14 @@ from types import TracebackType
 from typing import NamedTuple
 
 from towline.base.errors import Conflict, IsADirectory, NotADirectory, PathRefused, ReadOnlyShare
+from towline.base.oserrors import disk_error, oserrors
 from towline.services.files.disk import (
     FOLDER,
     PATH_ONLY,
     PERMISSIONS,
-    disk_error,
     kind_of,
     lstat_at,
     open_folder_at,
-    oserrors,
     rename_noreplace,
     what_other,
 )
