@@ -6,7 +6,7 @@ late, in `terminal.py` alone. Must not: own any part of the wire; be imported by
 an administrator may see is shown where possible and otherwise said to be missing); leave loopback.
 
     recording.py   what was seen, as plain values          filters.py     a socket made deaf; a filter on ports
-    recorder.py    taps on plain sockets that see it       exhibit.py     the doors of an exhibit, and running one
+    recorder.py, tap.py   plain sockets, every call noted  exhibit.py     the doors of an exhibit, and running one
     kernel.py      what the kernel says about a socket     exhibits/      one file each
     capture.py     segments from a packet socket           ladder.py      which bytes of which send came in which recv
     headers.py     the bytes of a frame, named             terminal.py, svg.py   a ladder, painted

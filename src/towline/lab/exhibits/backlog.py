@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from towline.lab import kernel
 from towline.lab.exhibit import claim
-from towline.lab.recorder import Recorder, Tap
+from towline.lab.recorder import Recorder
 from towline.lab.recording import Recording
+from towline.lab.tap import Tap
 from towline.lab.texts import Text
 
 TITLE: Text = {"en": "clients beyond the listen queue", "zh": "listen 队列满了以后的客户端"}

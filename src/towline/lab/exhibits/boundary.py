@@ -6,8 +6,9 @@ import json
 import struct
 
 from towline.lab.exhibit import claim
-from towline.lab.recorder import Recorder, Tap
+from towline.lab.recorder import Recorder
 from towline.lab.recording import Recording
+from towline.lab.tap import Tap
 from towline.lab.texts import Text
 
 TITLE: Text = {"en": "a length before each message, and read exactly", "zh": "先发长度、读够长度：粘包的解法"}

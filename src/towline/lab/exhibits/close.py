@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 from towline.lab import filters
 from towline.lab.exhibit import claim
-from towline.lab.recorder import Recorder, Tap
+from towline.lab.recorder import Recorder
 from towline.lab.recording import Recording
+from towline.lab.tap import Tap
 from towline.lab.texts import Text
 
 TITLE: Text = {"en": "four steps to close, half-close, TIME_WAIT, CLOSE_WAIT", "zh": "四次挥手、半关闭与各种 WAIT"}

@@ -8,8 +8,9 @@ import struct
 import tempfile
 
 from towline.lab.exhibit import claim
-from towline.lab.recorder import Recorder, SocketAddress, Tap, show
+from towline.lab.recorder import Recorder
 from towline.lab.recording import Recording
+from towline.lab.tap import SocketAddress, Tap, show
 from towline.lab.texts import Text
 
 TITLE: Text = {"en": "the same talk over IPv4, IPv6 and a Unix socket", "zh": "同一段对话：IPv4、IPv6、Unix 套接字"}

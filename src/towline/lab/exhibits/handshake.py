@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from towline.lab import filters
 from towline.lab.exhibit import claim
-from towline.lab.recorder import Recorder, Tap
+from towline.lab.recorder import Recorder
 from towline.lab.recording import Recording
+from towline.lab.tap import Tap
 from towline.lab.texts import Text
 
 TITLE: Text = {"en": "three steps to a connection, and the states on both ends", "zh": "三次握手与两端的状态"}

@@ -7,8 +7,9 @@ import struct
 from towline.lab import headers
 from towline.lab.exhibit import claim
 from towline.lab.headers import ETHERNET, IPV4, PAYLOAD, TCP, Layer
-from towline.lab.recorder import Recorder, Tap
+from towline.lab.recorder import Recorder
 from towline.lab.recording import Recording
+from towline.lab.tap import Tap
 from towline.lab.texts import Text
 
 TITLE: Text = {"en": "one message through the layers, every byte named", "zh": "一条消息穿过各层，每个字节都有名字"}

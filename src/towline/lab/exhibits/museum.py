@@ -8,8 +8,9 @@ import struct
 import tempfile
 
 from towline.lab.exhibit import claim
-from towline.lab.recorder import Recorder, Tap
+from towline.lab.recorder import Recorder
 from towline.lab.recording import Recording
+from towline.lab.tap import Tap
 from towline.lab.texts import Text
 
 TITLE: Text = {"en": "seven published mistakes, caught in the act", "zh": "错误博物馆：七个流传甚广的写法"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 
 from towline.lab.exhibit import claim
-from towline.lab.recorder import Recorder, Tap
+from towline.lab.recorder import Recorder
 from towline.lab.recording import Recording, Scene
+from towline.lab.tap import Tap
 from towline.lab.texts import Text
 
 TITLE: Text = {"en": "TCP_NODELAY off and on, with times", "zh": "TCP_NODELAY 关与开，各用多少时间"}

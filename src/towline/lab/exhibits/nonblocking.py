@@ -5,8 +5,9 @@ from __future__ import annotations
 import selectors
 
 from towline.lab.exhibit import claim
-from towline.lab.recorder import Recorder, Tap
+from towline.lab.recorder import Recorder
 from towline.lab.recording import Recording
+from towline.lab.tap import Tap
 from towline.lab.texts import Text
 
 TITLE: Text = {"en": "EAGAIN, partial sends, and a selector", "zh": "非阻塞：EAGAIN、部分发送与 select"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 
 from towline.lab.exhibit import claim
-from towline.lab.recorder import Recorder, SocketAddress
+from towline.lab.recorder import Recorder
 from towline.lab.recording import Recording
+from towline.lab.tap import SocketAddress
 from towline.lab.texts import Text
 
 TITLE: Text = {"en": "address already in use, and SO_REUSEADDR", "zh": "“地址已在使用”与 SO_REUSEADDR"}

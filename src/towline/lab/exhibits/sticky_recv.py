@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from towline.lab.exhibit import claim
-from towline.lab.recorder import Recorder, Tap
+from towline.lab.recorder import Recorder
 from towline.lab.recording import Recording
+from towline.lab.tap import Tap
 from towline.lab.texts import Text
 
 TITLE: Text = {"en": "a recv too small leaves the rest for the next", "zh": "recv 太小，剩下的混进下一次（粘包）"}

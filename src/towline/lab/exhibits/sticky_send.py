@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from towline.lab.exhibit import claim
-from towline.lab.recorder import Recorder, Tap
+from towline.lab.recorder import Recorder
 from towline.lab.recording import Recording
+from towline.lab.tap import Tap
 from towline.lab.texts import Text
 
 TITLE: Text = {"en": "two sends arrive in one recv", "zh": "发送两次，一次 recv 全收到（粘包）"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 
 from towline.lab.exhibit import claim
-from towline.lab.recorder import Recorder, Tap
+from towline.lab.recorder import Recorder
 from towline.lab.recording import Recording
+from towline.lab.tap import Tap
 from towline.lab.texts import Text
 
 TITLE: Text = {"en": "datagrams never stick, but a short read cuts them", "zh": "UDP 不粘包，但读短了会被截断"}

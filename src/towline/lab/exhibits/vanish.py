@@ -8,8 +8,9 @@ import time
 
 from towline.lab import filters
 from towline.lab.exhibit import claim
-from towline.lab.recorder import Recorder, Tap
+from towline.lab.recorder import Recorder
 from towline.lab.recording import Recording
+from towline.lab.tap import Tap
 from towline.lab.texts import Text
 
 TITLE: Text = {"en": "a peer vanishes: empty read, reset, half-open", "zh": "对方消失：空读、复位、半开连接"}
