@@ -16,6 +16,7 @@ from typing import Self
 from towline.store.audit import Audit
 from towline.store.database import Database
 from towline.store.invites import Invites
+from towline.store.jobs import Jobs
 from towline.store.people import People
 from towline.store.rooms import RoomRows
 from towline.store.schema import MIGRATIONS
@@ -36,6 +37,7 @@ class Store:
     audit: Audit
     settings: Settings
     rooms: RoomRows
+    jobs: Jobs
 
     @classmethod
     def open(cls, folder: str) -> Self:
@@ -44,7 +46,7 @@ class Store:
         Raises LaxPermissions, Conflict (written by a newer version), InUse, NoSpace, PermissionDenied or DiskError.
         """
         db = Database(os.path.join(folder, DATABASE_FILE), MIGRATIONS)
-        return cls(db, People(db), Invites(db), Transfers(db), Audit(db), Settings(db), RoomRows(db))
+        return cls(db, People(db), Invites(db), Transfers(db), Audit(db), Settings(db), RoomRows(db), Jobs(db))
 
     def close(self) -> None:
         """Close the database; calling it again does nothing."""

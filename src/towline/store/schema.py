@@ -92,4 +92,28 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE TABLE room_removed (room TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (room, seq)) STRICT;
     """,
+    # 4: commands
+    """
+    CREATE TABLE jobs (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        person TEXT NOT NULL,
+        request TEXT NOT NULL,
+        argv TEXT NOT NULL,
+        terminal INTEGER NOT NULL,
+        on_disconnect TEXT NOT NULL,
+        after REAL NOT NULL,
+        state TEXT NOT NULL,
+        status INTEGER,
+        signal INTEGER,
+        reason TEXT NOT NULL,
+        pid INTEGER NOT NULL,
+        started REAL NOT NULL,
+        ended REAL,
+        bytes INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        UNIQUE (person, request)
+    ) STRICT;
+    CREATE INDEX jobs_by_state ON jobs (state);
+    """,
 )
