@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from towline import __version__
+from towline.base.version import __version__
 from towline.base.errors import Exit, InternalError, Interrupted, TowlineError
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from towline import __version__
 from towline.base.errors import ConnectionLost, TowlineError, UnknownService, Unreachable
 from towline.base.quantity import format_duration
 from towline.base.text import printable
+from towline.base.version import __version__
 from towline.client.reach import Reach
 from towline.protocol import events as ev
 from towline.protocol.records import Proof, Welcome

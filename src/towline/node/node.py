@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Coroutine
 
-from towline import __version__
 from towline.base.errors import (
     BadProof,
     Draining,
@@ -21,6 +20,7 @@ from towline.base.errors import (
 )
 from towline.base.oserrors import oserrors
 from towline.base.text import printable
+from towline.base.version import __version__
 from towline.node.addresses import reachable_addresses
 from towline.node.config import Listening, NodeConfig, default_name
 from towline.protocol import events as ev
@@ -31,7 +31,7 @@ from towline.runtime.channel import Channel
 from towline.runtime.lanes import LANE_TIMEOUT, TicketOffice
 from towline.runtime.listener import Admission, raise_descriptor_limit
 from towline.runtime.pump import Connection
-from towline.services.admin import OWNER, Administration, AdminService
+from towline.services.admin import DEFAULT_GRANTS, INVITE_SECONDS, OWNER, Administration, AdminService
 from towline.services.echo import echo
 from towline.services.files.service import FilesService
 from towline.services.files.shares import Share, Shares
@@ -88,6 +88,10 @@ class Node:
 
         return add
 
+    async def invite(self, name: str, can: str = DEFAULT_GRANTS, lasts: float = INVITE_SECONDS) -> str:
+        """A code that lets one key in as `name` within `lasts` seconds; for a running node. Raises UsageError."""
+        return await asyncio.to_thread(self._administration.invite, OWNER, name, can, lasts)
+
     # --- life ---
 
     async def __aenter__(self) -> Node:
@@ -103,8 +107,8 @@ class Node:
             await asyncio.to_thread(self._open_data)
             assert self._store is not None
             shares = Shares(self.config.shares or (await asyncio.to_thread(_own_share, self.config.data),))
-            administration = Administration(self._store, self.fingerprint, self.name, self.invite_addresses)
-            self._services.add("admin", AdminService(administration, self._shut_out))
+            self._administration = Administration(self._store, self.fingerprint, self.name, self.invite_addresses)
+            self._services.add("admin", AdminService(self._administration, self._shut_out))
             self._services.add("files", FilesService(shares, self._tickets, self._store.transfers))
             raise_descriptor_limit()
             await self._listen()

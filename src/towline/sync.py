@@ -1,0 +1,282 @@
+"""The client for programs without an event loop: the same verbs, and each call returns when it is done.
+
+    with towline.sync.connect("home") as line:
+        line.put("model.bin", "files/model.bin")
+        for entry in line.list("files"): ...
+
+This is a façade: one event loop runs on a thread of its own while any line is open, and every verb is the
+asynchronous one, driven there. Lines may be used from several threads. Callbacks (`on_event`) are called on the
+loop's thread: they should be quick, and must not call a line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+
+from towline.base.errors import ConnectionLost
+from towline.client.connect import connect as _connect
+from towline.client.connect import join as _join
+from towline.client.line import Line as _AsyncLine
+from towline.client.line import LineEvent
+from towline.client.reach import Target
+from towline.protocol.codec import Header
+from towline.protocol.records import Welcome
+from towline.protocol.table import Class
+from towline.runtime.channel import Channel as _AsyncChannel
+from towline.runtime.loops import new_event_loop
+from towline.trust.pins import Node
+
+__all__ = ["Channel", "Line", "connect", "join"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Original = TypeVar("_Original")
+_END: Any = object()
+
+
+class _Background:
+    """The event loop on a thread, there as long as anybody holds it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def hold(self) -> None:
+        with self._lock:
+            self._holders += 1
+            if self._loop is None:
+                self._loop = new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="towline-sync", daemon=True)
+                self._thread.start()
+
+    def let_go(self) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders or self._loop is None or self._thread is None:
+                return
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+            asyncio.run_coroutine_threadsafe(_tidy_up(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Do `work` on the loop and wait for it; an interrupt (Ctrl-C) here cancels it there."""
+        loop = self._loop
+        assert loop is not None, "whoever runs something holds the loop"
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("a callback on the loop's thread cannot wait for the loop")
+        task = asyncio.run_coroutine_threadsafe(work, loop)
+        try:
+            return task.result()
+        except BaseException:
+            task.cancel()
+            raise
+
+
+async def _tidy_up() -> None:
+    """What asyncio.Runner does at its end."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    loop = asyncio.get_running_loop()
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
+
+
+_background = _Background()
+
+
+class _Mirror(Generic[_Original]):
+    """A blocking face of an asynchronous object."""
+
+    def __init__(self, original: _Original) -> None:
+        self._original = original
+
+    def __repr__(self) -> str:
+        return f"<blocking {self._original!r}>"
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return _background.run(work)
+
+
+def _verb(
+    method: Callable[Concatenate[Any, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[Any, _P], _T]:
+    """The blocking twin of an asynchronous method, its signature and docstring with it."""
+
+    @functools.wraps(method)
+    def call(self: _Mirror[Any], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return self._run(method(self._original, *args, **kwargs))
+
+    return call
+
+
+def _steps(
+    method: Callable[Concatenate[Any, _P], AsyncIterator[_T]],
+) -> Callable[Concatenate[Any, _P], Iterator[_T]]:
+    """An asynchronous iterator as a plain one."""
+
+    @functools.wraps(method)
+    def call(self: _Mirror[Any], /, *args: _P.args, **kwargs: _P.kwargs) -> Iterator[_T]:
+        iterator: Any = method(self._original, *args, **kwargs)
+
+        async def step() -> Any:
+            return await anext(iterator, _END)
+
+        async def close() -> None:
+            await iterator.aclose()
+
+        try:
+            while (item := self._run(step())) is not _END:
+                yield item
+        finally:
+            self._run(close())
+
+    return call
+
+
+def _act(method: Callable[Concatenate[Any, _P], _T]) -> Callable[Concatenate[Any, _P], _T]:
+    """A method that does not wait, but must be called on the loop's thread."""
+
+    @functools.wraps(method)
+    def call(self: _Mirror[Any], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        async def act() -> _T:
+            return method(self._original, *args, **kwargs)
+
+        return self._run(act())
+
+    return call
+
+
+class Channel(_Mirror[_AsyncChannel]):
+    """One stream of messages; see `towline.Channel`."""
+
+    accepted = _verb(_AsyncChannel.accepted)
+    send = _verb(_AsyncChannel.send)
+    flush = _verb(_AsyncChannel.flush)
+    receive = _verb(_AsyncChannel.receive)
+    wait_ended = _verb(_AsyncChannel.wait_ended)
+    messages = _steps(_AsyncChannel.messages)
+    __iter__ = _steps(_AsyncChannel.__aiter__)
+    end = _act(_AsyncChannel.end)
+    reset = _act(_AsyncChannel.reset)
+    send_nowait = _act(_AsyncChannel.send_nowait)
+    receive_nowait = _act(_AsyncChannel.receive_nowait)
+
+    @property
+    def trailer(self) -> Header | None:
+        """What the peer ended its side with."""
+        return self._original.trailer
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will come; what is unread can still be read."""
+        return self._original.ended
+
+    @property
+    def closed(self) -> bool:
+        """Both directions are over."""
+        return self._original.closed
+
+
+class Line(_Mirror[_AsyncLine]):
+    """A node, reached through whatever connection is up; see `towline.Line`. A context manager."""
+
+    def __init__(self, original: _AsyncLine) -> None:
+        super().__init__(original)
+        self._closed = False
+        _background.hold()
+
+    def __enter__(self) -> Self:
+        try:
+            self._run(self._original.__aenter__())
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Say goodbye and close; harmless when repeated."""
+        if not self._closed:
+            self._closed = True
+            try:
+                _background.run(self._original.close())
+            finally:
+                _background.let_go()
+
+    shares = _verb(_AsyncLine.shares)
+    list = _steps(_AsyncLine.list)
+    stat = _verb(_AsyncLine.stat)
+    mkdir = _verb(_AsyncLine.mkdir)
+    move = _verb(_AsyncLine.move)
+    remove = _verb(_AsyncLine.remove)
+    put = _verb(_AsyncLine.put)
+    put_stream = _verb(_AsyncLine.put_stream)
+    get = _verb(_AsyncLine.get)
+    get_stream = _verb(_AsyncLine.get_stream)
+
+    def channel(self, header: Header, scheduling: Class = Class.CHAT) -> Channel:
+        """A stream of your own to a service of the node."""
+        return Channel(self._run(self._original.channel(header, scheduling)))
+
+    @property
+    def target(self) -> Target:
+        """Alias, addresses and pin."""
+        return self._original.target
+
+    @property
+    def address(self) -> str:
+        """Where the last connection went."""
+        return self._original.address
+
+    @property
+    def welcome(self) -> Welcome | None:
+        """Who the node says that we are."""
+        return self._original.welcome
+
+    @property
+    def cuts(self) -> int:
+        """How often the connection was lost and made anew."""
+        return self._original.cuts
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        if self._closed:
+            work.close()
+            raise ConnectionLost("The line was closed.")
+        return super()._run(work)
+
+
+def connect(
+    alias: str,
+    *,
+    home: str | None = None,
+    give_up: float | None = None,
+    on_event: Callable[[LineEvent], None] | None = None,
+) -> Line:
+    """`towline.connect`, blocking: a line to the node known as `alias`. Raises UnknownAlias, LaxPermissions."""
+    return Line(_connect(alias, home=home, give_up=give_up, on_event=on_event))
+
+
+def join(code: str, alias: str | None = None, *, home: str | None = None, give_up: float | None = None) -> Node:
+    """`towline.join`, blocking: redeem an invite and remember the node."""
+    _background.hold()
+    try:
+        return _background.run(_join(code, alias, home=home, give_up=give_up))
+    finally:
+        _background.let_go()
