@@ -336,7 +336,7 @@ def test_batches_are_bounded() -> None:
 
 
 def test_skipped_entries_travel_with_any_name() -> None:
-    skipped = [Skipped("a\n/\udce9", "it is a fifo"), Skipped("", "x")]
+    skipped = [Skipped("a\n/\udce9", "it is a fifo"), Skipped("", "x", 320)]
     assert decode_skipped(encode_skipped(skipped)) == skipped
     with pytest.raises(BadMessage):
         decode_skipped(b'[["a"]]')

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from towline.base.errors import IsADirectory, NotFound, PathRefused, PeerError, TowlineError, UsageError
+from towline.base.oserrors import oserrors
 from towline.base.text import printable
 from towline.client.events import Done, TransferEvent
 from towline.client.get import Get
 from towline.client.placement import Placements
-from towline.client.put import Put, measure, tree_source
+from towline.client.put import Put, tree_source
 from towline.client.reach import Reach
 from towline.client.transfer import Options
 from towline.protocol.codec import Header
@@ -21,12 +22,17 @@ from towline.protocol.table import Class
 from towline.services.files.digests import DigestCache
 from towline.services.files.local import Local, local_source, local_target
 from towline.services.files.messages import decode_rows
+from towline.services.files.plan import totals
 from towline.services.files.sinks import OpenParts, Sink, StreamSink, TreeSink
 from towline.services.files.sources import StreamSource
 from towline.services.files.tree import Root, Stat
 
 _LOOKING = ("stat", "shares")
 _LOOKS = 4
+_NOT_TAKEN = {
+    "link": '"{}" is a symlink, and symlinks are not followed; --links keep fetches the symlink itself.',
+    "other": '"{}" is neither a file nor a folder.',
+}
 Listener = Callable[[TransferEvent], None]
 
 
@@ -92,7 +98,7 @@ class FileVerbs(Reach):
         transfer = Put(self, share, path, tree_source(open_root, options.links), options, on_event)
         root, at = await asyncio.to_thread(open_root)
         with root:
-            transfer.started(*await asyncio.to_thread(measure, root, at, options.links))
+            transfer.started(*await asyncio.to_thread(totals, root, at, options.links))
         return await transfer.run()
 
     async def put_stream(
@@ -115,12 +121,17 @@ class FileVerbs(Reach):
         options = options or Options()
         share, path = split_share(remote)
         info = await self.stat(remote)
+        if info.kind == "other" or (info.kind == "link" and options.links != "keep"):
+            raise PathRefused(_NOT_TAKEN[info.kind].format(printable(remote, limit=200)))
         name = path.rstrip("/").rpartition("/")[2] or share
         inside = await asyncio.to_thread(self._place_get, info.kind, local, remote)
         target = os.path.join(local, name) if inside else local.rstrip("/") or "/"
         parts, digests = OpenParts(), DigestCache()
 
         def open_sink(kind: str) -> Sink:
+            if local.endswith("/"):
+                with oserrors(local):
+                    os.makedirs(local.rstrip("/") or "/", exist_ok=True)
             at = _exactly(target, name, portable=not options.any_names)
             if kind == "dir":
                 at.root.mkdir(at.path, parents=True, exist_ok=True)

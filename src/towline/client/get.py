@@ -13,6 +13,7 @@ from towline.runtime.pump import Connection
 from towline.runtime.threads import in_thread
 from towline.services import requests
 from towline.services.files.conversation import ReceivingSide, Talk
+from towline.services.files.messages import top_entry
 from towline.services.files.receiver import Receiver, Tally
 from towline.services.files.sinks import Sink
 
@@ -62,7 +63,7 @@ class Get(Transfer):
             self._counted = True
             self.started(requests.number(answer, "files", 0), requests.number(answer, "bytes", 0))
         kind = requests.text(answer, "kind")
-        if kind not in ("file", "dir"):
+        if kind not in ("file", "dir", "link"):
             raise PeerError("The node sends something that is neither a file nor a folder.")
         sink = self._open_sink(kind)
         talk = Talk(channel)
@@ -73,6 +74,8 @@ class Get(Transfer):
             skipped=self.skipped,
             aside=self.aside,
             already=self.settled_before,
+            links=self.options.links == "keep",
+            top=top_entry(answer) if kind == "dir" else None,
         )
 
         def say(header: Header, body: bytes) -> None:

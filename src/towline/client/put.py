@@ -12,8 +12,8 @@ from towline.runtime.pump import Connection
 from towline.runtime.threads import in_thread
 from towline.services.files.conversation import SendingSide, Talk
 from towline.services.files.digests import DigestCache
+from towline.services.files.messages import top_header
 from towline.services.files.pace import Pace
-from towline.services.files.plan import Entry, walk
 from towline.services.files.sender import Sender
 from towline.services.files.sources import Source, TreeSource
 from towline.services.files.tree import Root
@@ -60,6 +60,7 @@ class Put(Transfer):
                 "overwrite": self.options.overwrite,
                 "any_names": self.options.any_names,
                 "lanes": self.lanes,
+                **top_header(source.top),
             },
         )
         self.note_tally(answer.get("tally"))
@@ -86,16 +87,6 @@ class Put(Transfer):
 
         lanes = self.keep_lanes(connection, talk, sender.drive, over.is_set)
         await conversation(talk, channel, talk.run(side.plan(), listen(), beside=lanes), sender.close)
-
-
-def measure(root: Root, path: str, links: str) -> tuple[int, int]:
-    """Files and bytes that a put would take along. Blocking."""
-    files = size = 0
-    for entry in walk(root, path, links=links):
-        if isinstance(entry, Entry) and entry.kind == "file":
-            files += 1
-            size += entry.size
-    return files, size
 
 
 def tree_source(open_root: Callable[[], tuple[Root, str]], links: str) -> Callable[[], Source]:

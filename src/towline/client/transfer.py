@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from towline.base.errors import PeerError, TowlineError
+from towline.base.errors import PathRefused, PeerError, TowlineError, error_from_wire
+from towline.base.text import printable
 from towline.client.events import (
     Done,
     FileDone,
@@ -31,7 +32,7 @@ from towline.runtime.threads import in_thread
 from towline.services import requests
 from towline.services.files.conversation import Talk
 from towline.services.files.messages import Outcome, index_of
-from towline.services.files.plan import Entry, Skipped
+from towline.services.files.plan import Entry, Skipped, position
 
 Drive: TypeAlias = Callable[[Lane, int], None]
 _TICK = 0.2  # seconds between two looks at the counters
@@ -87,6 +88,7 @@ class Transfer(ABC):
         self._order: dict[int, str] = {}  # this conversation's entries that are not behind `after` yet
         self._next = 0
         self._over_streams = False
+        self._skipped_upto: list[bytes] | None = None
         self._tickets: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
         self._started_at = 0.0
         self._node_tally = self._tallies_before = (0, 0)  # the node's counters, and what its predecessors had counted
@@ -198,7 +200,18 @@ class Transfer(ABC):
         self.tell(FileDone(entry.path, outcome.size, outcome.digest, outcome.note))
 
     def skipped(self, skipped: Skipped) -> None:
-        self.tell(Warned(skipped.path, skipped.reason))
+        """Something is not taken along; said once, though the walk may come by again after a cut."""
+        at = position(skipped.path)
+        if self._skipped_upto is not None and at <= self._skipped_upto:
+            return
+        self._skipped_upto = at
+        if not skipped.code:
+            self.tell(Warned(skipped.path, skipped.reason))
+            return
+        reason = skipped.reason if skipped.code == PathRefused.code else f'"{skipped.path}": {skipped.reason}.'
+        error = error_from_wire(skipped.code, printable(reason, limit=600), retryable=False)
+        self.books.failures.append(error)
+        self.tell(FileFailed(skipped.path, error))
 
     def tell_restarted(self, path: str, reason: str) -> None:
         """An unfinished file could not be gone on with."""
@@ -211,7 +224,7 @@ class Transfer(ABC):
             path = self._order.pop(self._next)
             self._next += 1
             self.books.ahead.discard(path)
-            if not f"{self.books.after}/".startswith(f"{path}/"):  # a folder on the way there is planned again
+            if self.books.after is None or position(path) > position(self.books.after):  # folders come again at last
                 self.books.after = path
 
     async def aside(self, header: Header) -> None:

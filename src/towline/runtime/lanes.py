@@ -12,12 +12,19 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
-from towline.base.errors import BadTicket, ConnectionLost, NotTowline, TowlineError, UnexpectedFrame
+from towline.base.errors import (
+    BadTicket,
+    ConnectionLost,
+    NotTowline,
+    StreamClosed,
+    TowlineError,
+    UnexpectedFrame,
+)
 from towline.base.limits import FRAME_BODY, FRAME_HEADER, HANDSHAKE_FRAME, Limit
 from towline.protocol.codec import Buffer, Header, check_prefix, encode, encode_header, encode_prefix, parse_header
 from towline.protocol.codec import Frame as WireFrame
@@ -163,6 +170,8 @@ class StreamLane:
             return waiting.result()
         except CancelledError:
             raise ConnectionLost("The program ends.") from None
+        except StreamClosed as error:  # what a closed socket is to the other kind of lane
+            raise ConnectionLost(error.sentence) from None
 
 
 def dial_lane(
@@ -229,6 +238,12 @@ class TicketOffice:
             ticket = os.urandom(16).hex()
             self._promises[ticket] = _Promise(person, now + TICKET_SECONDS.value, drive)
         return ticket
+
+    def withdraw(self, tickets: Iterable[str]) -> None:
+        """Those that were not used will not be: what they were for is over."""
+        with self._lock:
+            for ticket in tickets:
+                self._promises.pop(ticket, None)
 
     def redeem(self, ticket: str) -> tuple[str, Callable[[Lane], None]]:
         """The person and the driver behind a ticket, once. Raises BadTicket."""

@@ -197,9 +197,13 @@ class ReceivingSide:
         skipped: Callable[[Skipped], None],
         aside: Aside,
         already: Callable[[Entry], bool] = lambda _: False,
+        links: bool = True,
+        top: Entry | None = None,
     ) -> None:
         self._talk = talk
         self._portable = portable
+        self._links = links
+        self._top = top
         self._settled = settled
         self._skipped = skipped
         self._aside = aside
@@ -243,7 +247,7 @@ class ReceivingSide:
         """Once all is settled: folders get their times, and the stream its end."""
         await self._whole.wait()
         assert self._receiver is not None
-        await asyncio.to_thread(self._receiver.finish)
+        await asyncio.to_thread(self._receiver.finish, self._top)
         await self._talk.drained()
         self._talk.channel.end({"tally": tally()})
 
@@ -279,9 +283,11 @@ class ReceivingSide:
         self._heard += len(entries)
         fresh: list[tuple[int, Entry]] = []
         for index, entry in enumerate(entries, first):
+            if entry.kind == "link" and not self._links:
+                raise BadMessage("The plan has symlinks, and nobody asked for them.")
             self._entries[index] = entry
-            if entry.kind == "file" and self._already(entry):
-                self.settle([Outcome(index, entry.size, "", "same")])
+            if entry.kind != "dir" and self._already(entry):
+                self.settle([Outcome(index, max(entry.size, 0), "", "same")])
             else:
                 fresh.append((index, entry))
         await asyncio.to_thread(receiver.on_plan, fresh)

@@ -23,6 +23,9 @@ from towline.base.limits import KIB, MIB, Limit
 from towline.base.text import printable
 from towline.protocol.codec import Header
 from towline.services import requests
+from towline.services.files.disk import PERMISSIONS
+from towline.services.files.plan import Entry
+from towline.services.files.tree import Stat
 
 SMALL_FILE = 64 * KIB  # up to here files travel in packs: many in one range, whole in memory
 PACK_BYTES = Limit("pack_bytes", 1 * MIB, "bytes", "a pack is held whole in memory at both ends")
@@ -82,6 +85,22 @@ def decode_outcomes(body: bytes) -> list[Outcome]:
             case _:
                 raise BadMessage("An outcome is not a number, a size, a digest and a note.")
     return found
+
+
+def top_header(top: Stat | None) -> Header:
+    """What the whole is, in the request or its answer: a folder that is transferred keeps its own time and bits."""
+    return {"top": [top.mtime_ns, top.mode]} if top is not None and top.kind == "dir" else {}
+
+
+def top_entry(header: Header) -> Entry | None:
+    """The inverse of `top_header`: an entry without a path. Raises BadMessage."""
+    match header.get("top"):
+        case None:
+            return None
+        case [int(mtime_ns), int(mode)] if abs(mtime_ns) < 1 << 63 and 0 <= mode <= PERMISSIONS:
+            return Entry("", "dir", 0, mtime_ns, mode)
+        case _:
+            raise BadMessage("A folder's own time and bits are two numbers.")
 
 
 def fail_header(index: int, error: TowlineError, t: str = "fail") -> Header:

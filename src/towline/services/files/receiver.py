@@ -17,6 +17,7 @@ from towline.base.errors import (
     DiskError,
     IsADirectory,
     NoSpace,
+    StreamClosed,
     Superseded,
     TowlineError,
     VerificationFailed,
@@ -53,15 +54,18 @@ OVERWRITE = ("never", "older", "always")
 
 @dataclass(slots=True)
 class _File:
-    """A file that was asked for."""
+    """A file of the plan without an outcome."""
 
     entry: Entry
     replace: bool
+    asked: bool = False  # for its content; what nobody asked for is not written
+    there: str = ""  # the digest of what the target is now, when that may be the same
     otherwise: str = "send"  # what to do when the target turns out to have other content
     writing: Writing | None = None
     digest: str | None = None  # what the sender says the whole must be
     size: int = -1
     finishing: bool = False
+    over: bool = False  # it has its outcome; a lane may still hold on to it
     retried: bool = False
     unsynced: int = 0
     synced_at: float = 0.0
@@ -100,6 +104,7 @@ class Receiver:
         self._files: dict[int, _File] = {}
         self._folders: list[Entry] = []
         self._lanes: dict[int, Lane] = {}
+        self._over: set[int] = set()  # lanes that the sender says are dead
         self._change = threading.Condition()
         self._closing = False
         self._finisher = ThreadPoolExecutor(1, "towline-publish")
@@ -117,8 +122,7 @@ class Receiver:
                 if entry.kind == "file":
                     self._look(index, entry, want, have, settled)
                 else:
-                    self._make(entry)
-                    settled.append(Outcome(index, 0, ""))
+                    settled.append(Outcome(index, 0, "", self._make(entry)))
             except TowlineError as error:
                 self._drop(index)
                 settled.append(Outcome(index, entry.size, "", error=error))
@@ -132,15 +136,28 @@ class Receiver:
         if settled:
             self._settle(settled)
 
-    def _make(self, entry: Entry) -> None:
+    def _make(self, entry: Entry) -> str:
+        """A folder or a symlink; the outcome's note."""
         if entry.kind == "dir":
             self._sink.mkdir(entry)
             self._folders.append(entry)
-            return
+            return ""
         there = self._sink.existing(entry)
         if there is not None and there.kind == "dir":
             raise IsADirectory(f"{quoted(entry.path)} is a folder at the target and a symlink at the source.")
-        self._sink.symlink(entry, replace=there is not None and self._overwrite != "never")
+        if there is None:
+            self._sink.symlink(entry, replace=False)
+        elif self._sink.existing_link(entry) != entry.target:
+            match self._verdict(entry, there):
+                case "conflict":
+                    raise _conflict(entry)
+                case "keep":
+                    return "kept"
+                case _:
+                    self._sink.symlink(entry, replace=True)
+        else:
+            return "same"
+        return ""
 
     def _look(
         self, index: int, entry: Entry, want: list[int], have: list[list[object]], settled: list[Outcome]
@@ -152,8 +169,9 @@ class Receiver:
             if there.kind == "dir":
                 raise IsADirectory(f"{quoted(entry.path)} is a folder at the target and a file at the source.")
             file.otherwise = self._verdict(entry, there)
-            if there.kind == "file" and there.size == entry.size:
-                have.append([index, self._sink.existing_digest(entry)])
+            if there.kind == "file" and _may_be_same(entry, there):
+                file.there = self._sink.existing_digest(entry)
+                have.append([index, file.there])
                 return
         if file.otherwise == "send":
             self._ask(index, file, want)
@@ -161,6 +179,7 @@ class Receiver:
             settled.append(self._left_alone(index, file))
 
     def _ask(self, index: int, file: _File, want: list[int]) -> None:
+        file.asked = True
         if self._sink.begun(file.entry):
             self._resume(index, file)
         else:
@@ -199,9 +218,13 @@ class Receiver:
         for row in decode_rows(body):
             match row:
                 case [int(index), str(digest)]:
-                    file = self._drop(index_of(index))
+                    with self._change:
+                        known = self._files.get(index_of(index))
+                    if known is not None and digest != known.there:
+                        raise BadMessage(f"{quoted(known.entry.path)} is not the same at the target.")
+                    file = self._drop(index)
                     if file is not None:
-                        settled.append(Outcome(index, file.entry.size, digest, "same"))
+                        settled.append(Outcome(index, max(file.entry.size, 0), digest, "same"))
                 case _:
                     raise BadMessage("A file that is the same is a number and a digest.")
         self._settle(settled)
@@ -214,6 +237,8 @@ class Receiver:
             index = index_of(row)
             with self._change:
                 file = self._files.get(index)
+            if file is not None and (not file.there or file.asked):
+                raise BadMessage(f"Nobody said that {quoted(file.entry.path)} may be the same at the target.")
             if file is not None and file.otherwise == "send":
                 self._ask(index, file, want)
             elif file is not None:
@@ -234,8 +259,10 @@ class Receiver:
             file = self._files.get(requests.number(header, "file"))
             if file is None:
                 return
-            file.digest = requests.text(header, "digest")
-            file.size = requests.number(header, "size")
+            size = requests.number(header, "size")
+            if not file.asked or (file.entry.size >= 0 and size != file.entry.size):
+                raise BadMessage(f"{quoted(file.entry.path)} was not asked for, or not in that size.")
+            file.digest, file.size = requests.text(header, "digest"), size
         self._finish_if_whole(requests.number(header, "file"), file)
 
     # --- lanes ---
@@ -243,7 +270,7 @@ class Receiver:
     def drive(self, lane: Lane, number: int) -> None:
         """Receive from `lane` until it ends. Blocking; on a thread of its own."""
         with self._change:
-            if self._closing:
+            if self._closing or number in self._over:
                 return
             self._lanes[number] = lane
         reached = 0
@@ -268,9 +295,13 @@ class Receiver:
 
     def on_lane_over(self, number: int) -> None:
         """The sender noticed first that a lane is dead."""
-        lane = self._lanes.get(number)
+        with self._change:
+            lane = self._lanes.get(number)
+            self._over.add(number)
         if lane is not None:
-            lane.shutdown()
+            lane.shutdown()  # its thread reports how far it got
+        else:
+            self._report(number, 0, [])  # it never got here; or it did, and what was reported did not get there
 
     def close(self) -> None:
         """The conversation is over: end the lanes, keep what is unfinished."""
@@ -287,10 +318,10 @@ class Receiver:
                 file.writing.close()
         self._files.clear()
 
-    def finish(self) -> None:
-        """Everything has its outcome: folders get their times and bits."""
+    def finish(self, top: Entry | None) -> None:
+        """Everything has its outcome: folders get their times and bits, and so does the whole, if it is one."""
         self._finisher.shutdown(wait=True)
-        self._sink.stamp(self._folders)
+        self._sink.stamp(self._folders if top is None else [*self._folders, top])
 
     # --- inside: one range ---
 
@@ -307,6 +338,8 @@ class Receiver:
             return self._discard_range(lane, buffer)
         if (end < 0) != (file.entry.size < 0) or end > file.entry.size >= 0 or (end >= 0 and start > end):
             raise BadMessage(f"The range {start} to {end} does not lie in {quoted(file.entry.path)}.")
+        if not file.asked:
+            raise BadMessage(f"{quoted(file.entry.path)} was not asked for.")
         try:
             writing = self._open(file)
             if requests.flag(frame.header, "hole"):
@@ -388,6 +421,10 @@ class Receiver:
         batch: list[tuple[Entry, memoryview, bool]] = []
         indexes: list[tuple[int, str]] = []
         for index, content, digest in arrived:
+            with self._change:
+                known = self._files.get(index)
+            if known is not None and (not known.asked or known.entry.size != len(content)):
+                raise BadMessage(f"{quoted(known.entry.path)} was not asked for, or not in that size.")
             file = self._drop(index)
             if file is None:
                 continue
@@ -426,6 +463,8 @@ class Receiver:
 
     def _open(self, file: _File) -> Writing:
         with self._change:
+            if file.over or (file.writing is None and self._closing):
+                raise StreamClosed("The file has its outcome.")
             if file.writing is None:
                 file.writing = self._sink.open(file.entry)
             return file.writing
@@ -434,7 +473,7 @@ class Receiver:
 
     def _finish_if_whole(self, index: int, file: _File) -> None:
         with self._change:
-            if file.digest is None or file.finishing or self._closing:
+            if file.digest is None or file.finishing or file.over or self._closing:
                 return
             if file.writing is None:
                 if file.size:
@@ -453,13 +492,14 @@ class Receiver:
                 self._distrust(index, file, writing)
                 return
             writing.publish(file.entry, file.size, replace=file.replace)
-        except _FATAL as error:
+        except (Superseded, *_FATAL) as error:
             self._abort(error)
         except TowlineError as error:
             self._fail(index, error)
         else:
             with self._change:
                 self._files.pop(index, None)
+                file.over = True
             self._settle([Outcome(index, file.size, digest)])
 
     def _distrust(self, index: int, file: _File, writing: Writing) -> None:
@@ -474,6 +514,8 @@ class Receiver:
         self._say({"t": "resume", "file": index, "start": 0, "covered": 0}, encode_rows([[0, file.size]]))
 
     def _fail(self, index: int, error: TowlineError) -> None:
+        if self._closing:
+            return  # it has to do with the end of the conversation, not with the file
         file = self._drop(index)
         if file is not None:
             self._settle([Outcome(index, file.entry.size, "", error=error)])
@@ -482,6 +524,8 @@ class Receiver:
         """Forget a file that has its outcome; what is unfinished of it stays on disk."""
         with self._change:
             file = self._files.pop(index, None)
+            if file is not None:
+                file.over = True
         if file is not None and file.writing is not None:
             file.writing.close()
         return file
@@ -506,6 +550,11 @@ def _pack_rows(value: object) -> list[tuple[int, int, str]]:
             case _:
                 raise BadMessage("A file of a pack is a number, a size and a digest.")
     return rows
+
+
+def _may_be_same(entry: Entry, there: Stat) -> bool:
+    """Worth a digest. A stream does not tell its size; but what was published from it has its moment as time."""
+    return there.size == entry.size or (entry.size < 0 and there.mtime_ns == entry.mtime_ns)
 
 
 def _conflict(entry: Entry) -> Conflict:

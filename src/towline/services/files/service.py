@@ -16,9 +16,9 @@ from towline.runtime.threads import in_thread
 from towline.services import requests
 from towline.services.files.conversation import Aside, ReceivingSide, SendingSide, Talk
 from towline.services.files.digests import DigestCache
-from towline.services.files.messages import LANES, Outcome, encode_rows
+from towline.services.files.messages import LANES, Outcome, encode_rows, top_entry, top_header
 from towline.services.files.pace import Pace
-from towline.services.files.plan import Entry, Skipped, walk
+from towline.services.files.plan import Entry, Skipped, totals
 from towline.services.files.receiver import OVERWRITE, Receiver, Tally
 from towline.services.files.sender import Sender
 from towline.services.files.shares import Shares
@@ -43,6 +43,7 @@ class _Transfer:
     drive: Callable[[Lane, int], None] | None = None
     end: Callable[[], None] | None = None
     lanes: int = 0
+    tickets: list[str] = field(default_factory=list)  # of this conversation, used or not
 
 
 class FilesService:
@@ -133,6 +134,7 @@ class FilesService:
             settled=_ignore_outcome,
             skipped=_ignore_skipped,
             aside=self._aside(channel, talk, transfer),
+            top=top_entry(channel.header),
         )
         receiver = Receiver(sink, talk.say, side.settle, talk.abort, overwrite=overwrite, tally=transfer.tally)
         side.attach(receiver)
@@ -140,7 +142,7 @@ class FilesService:
             self._open_door(channel, transfer, receiver.drive, {})
             await talk.run(side.listen(), side.conclude(lambda: _counts(transfer.tally)))
         finally:
-            transfer.drive = transfer.end = None
+            self._close_door(transfer)
             await in_thread(receiver.close)
 
     async def _get(self, channel: Channel) -> None:
@@ -153,9 +155,9 @@ class FilesService:
             root = await asyncio.to_thread(self._open, header, grants, write=False)
             source = await asyncio.to_thread(TreeSource, root, path, links=links, digests=transfer.digests)
             try:
-                opening: Header = {"kind": source.kind}
+                opening: Header = {"kind": source.kind, **top_header(source.top)}
                 if requests.flag(header, "count"):
-                    files, size = await asyncio.to_thread(_totals, root, path, links)
+                    files, size = await asyncio.to_thread(totals, root, path, links)
                     opening |= {"files": files, "bytes": size}
                 await self._send(channel, transfer, source, after, opening)
             finally:
@@ -180,7 +182,7 @@ class FilesService:
             self._open_door(channel, transfer, sender.drive, opening)
             await talk.run(side.plan(), side.listen())
         finally:
-            transfer.drive = transfer.end = None
+            self._close_door(transfer)
             await in_thread(sender.close)
 
     async def _begin(self, channel: Channel) -> _Transfer:
@@ -209,12 +211,20 @@ class FilesService:
         tickets = [self._ticket(channel.person, transfer) for _ in range(wanted)]
         channel.accept(opening | {"tickets": tickets, "tally": _counts(transfer.tally)})
 
+    def _close_door(self, transfer: _Transfer) -> None:
+        """No more lanes for this conversation."""
+        transfer.drive = transfer.end = None
+        self._tickets.withdraw(transfer.tickets)
+        transfer.tickets.clear()
+
     def _ticket(self, person: str, transfer: _Transfer) -> list[object]:
         transfer.lanes += 1
         number, drive = transfer.lanes, transfer.drive
         if drive is None:
             raise BadTicket
-        return [number, self._tickets.issue(person, lambda lane: drive(lane, number))]
+        ticket = self._tickets.issue(person, lambda lane: drive(lane, number))
+        transfer.tickets.append(ticket)
+        return [number, ticket]
 
     def _aside(self, channel: Channel, talk: Talk, transfer: _Transfer) -> Aside:
         async def hear(header: Header) -> None:
@@ -263,16 +273,6 @@ def _some_rows(entries: Iterator[Stat]) -> list[list[object]]:
 
 def _counts(tally: Tally) -> list[int]:
     return [tally.received, tally.wasted]
-
-
-def _totals(root: Root, path: str, links: str) -> tuple[int, int]:
-    """Files and bytes of what would be sent."""
-    files = size = 0
-    for entry in walk(root, path, links=links):
-        if isinstance(entry, Entry) and entry.kind == "file":
-            files += 1
-            size += entry.size
-    return files, size
 
 
 def _ignore_outcome(entry: Entry, outcome: Outcome) -> None:

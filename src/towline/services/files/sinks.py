@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -51,6 +52,9 @@ class Sink(Protocol):
 
     def existing_digest(self, entry: Entry) -> str: ...
 
+    def existing_link(self, entry: Entry) -> str | None:
+        """What the symlink there says; None when there is something else."""
+
     def begun(self, entry: Entry) -> bool:
         """Whether an unfinished part of it may be there."""
 
@@ -73,16 +77,18 @@ class OpenParts:
 
     def __init__(self) -> None:
         self._parts: dict[tuple[int, int, str], Part] = {}
+        self._turns = tuple(threading.Lock() for _ in range(64))  # two who open one part do so in turn
 
     def open(self, folder: int, name: str, *, owner: str, pin: Pin, mode: int) -> Part:
         """Like `Part.open`; whoever of this process had it is fenced."""
         info = os.fstat(folder)
         key = (info.st_dev, info.st_ino, part_name(name, owner))
-        older = self._parts.pop(key, None)
-        if older is not None:
-            older.fence()
-        part = Part.open(folder, name, owner=owner, pin=pin, mode_hint=mode)
-        self._parts[key] = part
+        with self._turns[hash(key) % len(self._turns)]:
+            older = self._parts.pop(key, None)
+            if older is not None:
+                older.fence()
+            part = Part.open(folder, name, owner=owner, pin=pin, mode_hint=mode)
+            self._parts[key] = part
         return part
 
     def forget(self, part: Part) -> None:
@@ -118,6 +124,15 @@ class TreeSink:
         finally:
             os.close(fd)
 
+    def existing_link(self, entry: Entry) -> str | None:
+        folder, name = self._root.parent(self._full(entry))
+        try:
+            return os.readlink(name, dir_fd=folder)
+        except OSError:  # EINVAL: no symlink; or gone again
+            return None
+        finally:
+            os.close(folder)
+
     def begun(self, entry: Entry) -> bool:
         try:
             folder, name = self._root.parent(self._full(entry))
@@ -151,15 +166,26 @@ class TreeSink:
         return self._small.publish([(self._full(e), content, e.mode, e.mtime_ns, rep) for e, content, rep in batch])
 
     def mkdir(self, entry: Entry) -> None:
-        self._root.mkdir(self._full(entry), parents=True, exist_ok=True)
+        full = self._full(entry)
+        if not self._root.mkdir(full, parents=True, exist_ok=True) and entry.mode & 0o700 != 0o700:
+            self._open_up(full)
+
+    def _open_up(self, path: str) -> None:
+        """A folder that its owner must not write to is filled before it gets its bits; so, too, the second time."""
+        try:
+            mode = self._root.stat(path).mode
+            if mode & 0o700 != 0o700:
+                self._root.stamp(path, mode=mode | 0o700)
+        except TowlineError:
+            pass  # not ours; whether it can be filled will be seen
 
     def symlink(self, entry: Entry, *, replace: bool) -> None:
         self._root.symlink(self._full(entry), entry.target, mtime_ns=entry.mtime_ns, replace=replace)
 
     def stamp(self, folders: Iterable[Entry]) -> None:
-        for entry in sorted(folders, key=lambda e: e.path.count("/"), reverse=True):
+        for entry in sorted(folders, key=lambda e: e.path.count("/") + bool(e.path), reverse=True):
             try:
-                self._root.stamp(self._full(entry), mode=entry.mode | 0o700, mtime_ns=entry.mtime_ns)
+                self._root.stamp(self._full(entry), mode=entry.mode, mtime_ns=entry.mtime_ns)
             except TowlineError:
                 pass  # it was moved or removed since; nothing of the transfer is lost with its date
 
@@ -167,7 +193,7 @@ class TreeSink:
         self._root.close()
 
     def _full(self, entry: Entry) -> str:
-        if self._kind != "dir":
+        if self._kind != "dir" or not entry.path:
             return self._path
         return f"{self._path}/{entry.path}" if self._path not in ("", ".") else entry.path
 
@@ -232,6 +258,9 @@ class StreamSink:
 
     def existing_digest(self, entry: Entry) -> str:
         raise NotFound
+
+    def existing_link(self, entry: Entry) -> str | None:
+        return None
 
     def begun(self, entry: Entry) -> bool:
         return True

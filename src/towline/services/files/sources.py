@@ -15,8 +15,8 @@ from towline.services.files.digest import FileDigest, digest_of
 from towline.services.files.digests import DigestCache
 from towline.services.files.folders import Folders
 from towline.services.files.names import quoted
-from towline.services.files.plan import Entry, Skipped, walk
-from towline.services.files.tree import Root, open_regular
+from towline.services.files.plan import Entry, Skipped, position, walk
+from towline.services.files.tree import Root, Stat, open_regular
 
 _STREAM_STEP = 256 * KIB
 _STREAM_WINDOW = 64 * MIB  # of standard input: kept until the other side has it durably
@@ -43,9 +43,15 @@ class Reading(Protocol):
 
 
 class Source(Protocol):
-    """Where a sender's entries come from: a `file` or a `dir`. Not thread-safe but for `open` and `digest`."""
+    """Where a sender's entries come from: a `file` or a `dir`. Not thread-safe but for `open` and `digest`.
+
+    `top` is what the whole is, when it is something on disk.
+    """
 
     kind: str
+
+    @property
+    def top(self) -> Stat | None: ...
 
     def entries(self, after: str | None) -> Iterator[Entry | Skipped]: ...
 
@@ -73,25 +79,27 @@ class TreeSource:
         self._path = path
         self._links = links
         self._digests = digests
-        self.kind = root.stat(path).kind
+        try:
+            self.top = root.stat(path)
+        except BaseException:
+            root.close()
+            raise
+        self.kind = self.top.kind
 
     def entries(self, after: str | None) -> Iterator[Entry | Skipped]:
-        if after is not None and self.kind == "dir":
-            yield from self._ancestors(after)
         yield from walk(self._root, self._path, links=self._links, after=after)
+        if after is not None and self.kind == "dir":
+            yield from self._folders_before(position(after))
 
-    def _ancestors(self, after: str) -> Iterator[Entry]:
-        """The folders on the way to `after`: the receiver sets their times and bits when all is in them."""
-        parts = after.split("/")[:-1]
-        for depth in range(1, len(parts) + 1):
-            path = "/".join(parts[:depth])
-            try:
-                info = self._root.stat(self._full(path))
-            except TowlineError:
-                return  # it is gone, and what was in it; the walk goes on behind it
-            if info.kind != "dir":
+    def _folders_before(self, end: list[bytes]) -> Iterator[Entry]:
+        """The folders that came before a cut, once more: the receiver may have ended before it had set their times
+        and bits. They come last, so that what is missing does not wait for this walk."""
+        for entry in walk(self._root, self._path, links="skip"):
+            at = position(entry.path)
+            if at > end:
                 return
-            yield Entry(path, "dir", 0, info.mtime_ns, info.mode)
+            if isinstance(entry, Entry) and entry.kind == "dir":
+                yield entry
 
     def open(self, entry: Entry) -> Reading:
         fd, info = self._root.open_file(self._full(entry.path))
@@ -197,6 +205,7 @@ class StreamSource:
     """
 
     kind = "file"
+    top: Stat | None = None
 
     def __init__(self, fd: int, name: str, mtime_ns: int) -> None:
         self._entry = Entry(name, "file", -1, mtime_ns, 0o644)
@@ -214,7 +223,7 @@ class StreamSource:
         raise NotFound  # a stream's size is not known, so it never travels in a pack
 
     def digest(self, entry: Entry) -> str:
-        raise NotFound
+        return self._reading.whole_digest()
 
     def folders(self) -> Folders:
         raise NotFound
@@ -303,6 +312,11 @@ class _StreamReading:
 
     def finish(self) -> tuple[str, int]:
         return self.digest.hexdigest(), self._end
+
+    def whole_digest(self) -> str:
+        """Of the whole, once its end was read; until then nothing is the same as it."""
+        with self._change:
+            return self.digest.hexdigest() if self._over else ""
 
     def kept(self, upto: int) -> None:
         with self._change:
