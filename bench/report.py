@@ -1,0 +1,3 @@
+def results_of(*a): return a
+def table(r): return ""
+def publish(r): pass

@@ -1,0 +1,103 @@
+"""Commands: over a connection that is up, from a fresh start, and a command that prints much."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+from bench.harness import HIGHER, LOWER, Bench, Case, Contender, NotThereYet, Sample
+from bench.peers.base import Helper
+from bench.peers.openssh import OpenSSH
+from bench.peers.towline import Towline
+from bench.processes import Failed
+
+SUMMARY = "`true` on a live connection and from a fresh start; 1 GiB of output"
+TRUE = ["/bin/true"]
+
+
+def run(bench: Bench) -> None:
+    towline, ssh = bench.peer(Towline), bench.peer(OpenSSH)
+    _live(bench, towline, ssh)
+    _fresh(bench, towline, ssh)
+    _output(bench, towline, ssh)
+
+
+def _live(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
+    times = bench.scale.count(100)
+    contenders, helper = [], None
+    if towline:
+        helper = towline.client()
+        contenders.append(Contender("towline", lambda: _ask_live(helper, times), "exit status kept by the node"))
+    if ssh:
+        shared = ssh.shared()
+        bench.processes.run(ssh.ssh("peer", "true", config=shared))
+        few = max(times // 5, 3)
+
+        def over_master() -> Sample:
+            begun = time.perf_counter()
+            for _ in range(few):
+                bench.processes.run(ssh.ssh("peer", "true", config=shared))
+            return Sample((time.perf_counter() - begun) / few * 1000)
+
+        contenders.append(Contender("ssh over a ControlMaster", over_master))
+
+    def local() -> Sample:
+        begun = time.perf_counter()
+        for _ in range(times):
+            subprocess.run(TRUE, capture_output=True, check=True)
+        return Sample((time.perf_counter() - begun) / times * 1000)
+
+    contenders.append(Contender("local subprocess.run", local))
+    bench.measure(Case("run", "true, live connection", "ms", LOWER, contenders))
+    if helper:
+        helper.close()
+    if ssh:
+        bench.processes.run(ssh.ssh("-O", "exit", "peer", config=shared), ok=(0, 255))
+
+
+def _ask_live(helper: Helper, times: int) -> Sample:
+    answer = helper.ask(do="run", argv=TRUE, times=times)
+    if "absent" in answer:
+        raise NotThereYet(answer["absent"])
+    return Sample(answer["seconds"] / times * 1000)
+
+
+def _fresh(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
+    contenders = []
+    if towline:
+
+        def tow_run() -> Sample:
+            towline.needs_verb("run")
+            return Sample(towline.tow("run", towline.alias, "--", *TRUE).seconds * 1000)
+
+        contenders.append(Contender("towline", tow_run, "exit status kept by the node"))
+    if ssh:
+        contenders.append(
+            Contender("ssh", lambda: Sample(bench.processes.run(ssh.ssh("peer", "true")).seconds * 1000))
+        )
+    bench.measure(Case("run", "true, fresh start", "ms", LOWER, contenders))
+
+
+def _output(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
+    size = bench.scale.bulk
+    words = ["head", "-c", str(size), "/dev/zero"]
+    contenders = []
+    if towline:
+
+        def tow_run() -> Sample:
+            towline.needs_verb("run")
+            done = towline.tow("run", towline.alias, "--", *words, output=False)
+            return Sample(size / 1e6 / done.seconds)
+
+        contenders.append(Contender("towline", tow_run, "kept on the node's disk until it is read"))
+    if ssh:
+
+        def ssh_run() -> Sample:
+            return Sample(size / 1e6 / bench.processes.run(ssh.ssh("peer", *words)).seconds)
+
+        contenders.append(Contender("ssh (aes128-gcm)", ssh_run))
+    name = "64 MiB" if bench.scale.quick else "1 GiB"
+    try:
+        bench.measure(Case("run", f"{name} of output", "MB/s", HIGHER, contenders))
+    except Failed as error:
+        bench.leave_out("run: output", str(error))
