@@ -36,6 +36,8 @@ from towline.services.echo import echo
 from towline.services.files.service import FilesService
 from towline.services.files.shares import Share, Shares
 from towline.services.registry import Handler, Registry
+from towline.services.rooms.house import House
+from towline.services.rooms.service import RoomsService
 from towline.store import Store
 from towline.store.lock import DataLock
 from towline.transports import tcp, unix
@@ -73,6 +75,7 @@ class Node:
         self._servers: list[asyncio.Server] = []
         self._lock: DataLock | None = None
         self._store: Store | None = None
+        self._rooms: RoomsService | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -110,6 +113,9 @@ class Node:
             self._administration = Administration(self._store, self.fingerprint, self.name, self.invite_addresses)
             self._services.add("admin", AdminService(self._administration, self._shut_out))
             self._services.add("files", FilesService(shares, self._tickets, self._store.transfers))
+            self._rooms = RoomsService(House(self._store, self.config.data))
+            await self._rooms.start()
+            self._services.add("rooms", self._rooms)
             raise_descriptor_limit()
             await self._listen()
         except BaseException:
@@ -143,6 +149,8 @@ class Node:
         if grace and work and not self.hurried:
             for connection in list(self._admission.proved):
                 connection.drain(going, grace)
+            if self._rooms is not None:
+                self._rooms.drain(going)  # who follows a room would never be done
             await self._wait_for(work, grace)
         await self._close_all(going)
 
@@ -172,6 +180,8 @@ class Node:
         if self.listening.unix is not None:
             unix.remove(self.listening.unix)
             self.listening.unix = None
+        if self._rooms is not None:
+            await self._rooms.close()
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
         if self._lock is not None:

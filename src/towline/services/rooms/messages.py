@@ -1,0 +1,263 @@
+"""What is in a record of a room's log, and on the wire. Pure, both ways.
+
+A record's payload is a JSON object without what the keeper adds (epoch, seq, time), so that the same message said
+again is the same bytes. On the wire each record is one line: `{"epoch":…,"seq":…,"time":…,` and the payload's rest.
+A batch is such lines in the body of one message; a gap is a line with `gap`, a signal one with `signal`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, ClassVar, TypeAlias
+
+from towline.base.errors import BadMessage, PeerError
+from towline.base.text import printable
+from towline.journal import Cursor, Gap, Record
+from towline.services.rooms.limits import ROOM_ID, ROOM_NICK, ROOM_TEXT
+
+RECORD_KIND = 1  # of the journal: a record of a room; what it says is in its payload
+SAID = ("message", "me")
+KINDS = (*SAID, "edit", "delete", "topic", "notice")
+_FROM_PEOPLE = (*SAID, "edit", "delete")
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+Fields: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One record of a room. `time`: seconds since 1970, by the node's clock; `sender` is the node's name for whoever
+    said it; `ref`: the seq that an edit or delete refers to; `file`: what was uploaded (name, path, bytes)."""
+
+    epoch: int
+    seq: int
+    time: float
+    id: str
+    sender: str
+    kind: str
+    text: str
+    ref: int = 0
+    nick: str = ""
+    file: Fields | None = None
+    removed: bool = False
+
+    @property
+    def next(self) -> Cursor:
+        """Where reading goes on."""
+        return Cursor(self.epoch, self.seq + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Records from `from_` up to, not including, `next` cannot be had any more, and why."""
+
+    from_: Cursor
+    next: Cursor
+    reason: str
+    kind: ClassVar[str] = "gap"
+    sender: ClassVar[str] = ""
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        match self.reason:
+            case "retention":
+                return f"Older messages are not kept any more; it goes on at {self.next.seq}."
+            case "restored" | "unknown-epoch":
+                return f"The room went back to an older state; it goes on at {self.next.seq}."
+            case _:
+                count = self.next.seq - self.from_.seq
+                return f"{count} messages are missing ({self.reason}); it goes on at {self.next.seq}."
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Something that is in no log: `presence`, `people`, `typing`."""
+
+    signal: str
+    fields: Fields = field(default_factory=dict)
+
+
+Item: TypeAlias = Entry | Missed
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What somebody wants to say: checked."""
+
+    room: str
+    id: str
+    kind: str
+    text: str
+    ref: int
+    nick: str
+    file: Fields | None
+
+    def payload(self, person: str) -> bytes:
+        """The record's bytes; the same for the same post."""
+        fields: Fields = {"id": self.id, "from": person, "kind": self.kind, "text": self.text}
+        if self.ref:
+            fields["ref"] = self.ref
+        if self.nick:
+            fields["nick"] = self.nick
+        if self.file is not None:
+            fields["file"] = self.file
+        return _encode(fields).encode()
+
+    def key(self, person: str) -> bytes:
+        """The journal's id: nobody can use up the ids of somebody else."""
+        return sha256(person.encode()).digest()[:12] + self.id.encode()
+
+
+# --- what is said ---
+
+
+def parse_post(body: bytes) -> Post:
+    """One request to say something. Raises BadMessage, LimitExceeded."""
+    fields = _object(body)
+    kind = _text(fields, "kind", "message")
+    if kind not in _FROM_PEOPLE:
+        raise BadMessage(f"A message's kind is none of {', '.join(_FROM_PEOPLE)}.")
+    text, id_ = _text(fields, "text", ""), _text(fields, "id")
+    ROOM_TEXT.check(len(utf8(text)), what="text of one message")
+    ROOM_ID.check(len(utf8(id_)))
+    if not id_:
+        raise BadMessage("A message needs an id.")
+    if kind in SAID and not text:
+        raise BadMessage("A message needs a text.")
+    ref = fields.get("ref", 0)
+    if not isinstance(ref, int) or isinstance(ref, bool) or not 0 <= ref < 1 << 62 or (ref == 0) != (kind in SAID):
+        raise BadMessage("An edit or delete refers to a seq, and nothing else does.")
+    return Post(_text(fields, "room"), id_, kind, text, ref, nick_of(_text(fields, "nick", "")), _file(fields))
+
+
+def nick_of(text: str) -> str:
+    """Checked. Raises LimitExceeded."""
+    ROOM_NICK.check(len(text))
+    utf8(text)
+    return text
+
+
+def said(room: str, id_: str, kind: str, text: str, **more: object) -> bytes:
+    """The request that `parse_post` takes."""
+    return _encode({"room": room, "id": id_, "kind": kind, "text": text, **more}).encode("utf-8", "surrogatepass")
+
+
+def note_payload(kind: str, person: str, text: str, **more: object) -> bytes:
+    """A record that the node itself writes: topic, notice, delete."""
+    return _encode({"id": "", "from": person, "kind": kind, "text": text, **more}).encode()
+
+
+def fields_of(payload: bytes) -> Fields:
+    """A payload that we wrote ourselves."""
+    found = json.loads(payload)
+    assert isinstance(found, dict)
+    return found
+
+
+# --- the wire ---
+
+
+def record_line(record: Record, *, removed: bool = False) -> bytes:
+    """One record as a line."""
+    payload = record.payload
+    if removed:
+        payload = _encode({**fields_of(payload), "text": "", "file": None, "removed": True}).encode()
+    return b'{"epoch":%d,"seq":%d,"time":%.6f,' % (record.epoch, record.seq, record.time_ns / 1e9) + payload[1:]
+
+
+def gap_line(gap: Gap) -> bytes:
+    """A gap as a line."""
+    return _encode({"gap": gap.reason, "from": [*gap.from_], "to": [*gap.to]}).encode()
+
+
+def signal_line(signal: str, **fields: object) -> bytes:
+    """A signal as a line."""
+    return _encode({"signal": signal, **fields}).encode()
+
+
+def parse_lines(body: bytes) -> Iterable[Item | Signal]:
+    """A batch. Raises PeerError."""
+    for line in body.split(b"\n"):
+        try:
+            yield _parse_line(json.loads(line))
+        except (ValueError, KeyError, TypeError):
+            raise PeerError("The node's batch of messages cannot be understood.") from None
+
+
+def _parse_line(fields: Fields) -> Item | Signal:
+    if "seq" in fields:
+        return Entry(
+            int(fields["epoch"]),
+            int(fields["seq"]),
+            float(fields["time"]),
+            str(fields["id"]),
+            str(fields["from"]),
+            str(fields["kind"]),
+            str(fields["text"]),
+            int(fields.get("ref") or 0),
+            str(fields.get("nick") or ""),
+            _file(fields),
+            fields.get("removed") is True,
+        )
+    if "gap" in fields:
+        return Missed(cursor_of(fields["from"]), cursor_of(fields["to"]), str(fields["gap"]))
+    return Signal(str(fields["signal"]), fields)
+
+
+def cursor_of(value: object) -> Cursor:
+    """`[epoch, seq]` as a cursor. Raises TypeError."""
+    match value:
+        case [int(epoch), int(seq)]:
+            return Cursor(epoch, seq)
+        case _:
+            raise TypeError("no cursor")
+
+
+# --- fields ---
+
+
+def utf8(text: str) -> bytes:
+    """Raises BadMessage where JSON smuggled in half of a surrogate pair."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise BadMessage("The text is not valid Unicode (UTF-8).") from None
+
+
+def _object(body: bytes) -> Fields:
+    try:
+        found = json.loads(body.decode())
+    except UnicodeDecodeError:
+        raise BadMessage("The message is not UTF-8.") from None
+    except (ValueError, RecursionError):
+        raise BadMessage("The message is not JSON.") from None
+    if not isinstance(found, dict):
+        raise BadMessage("The message is not a JSON object.")
+    return found
+
+
+def _text(fields: Fields, name: str, default: str | None = None) -> str:
+    value = fields.get(name, default)
+    if not isinstance(value, str):
+        raise BadMessage(f"The message needs the text {name!r}.")
+    return value
+
+
+def _file(fields: Fields) -> Fields | None:
+    match fields.get("file"):
+        case None:
+            return None
+        case {"name": str(name), "path": str(path), "bytes": int(size)} if len(name) < 300 and len(path) < 5000:
+            utf8(name), utf8(path)
+            return {"name": name, "path": path, "bytes": size}
+        case _:
+            raise BadMessage("A file needs a name, a path and its bytes.")
+
+
+def shown(text: str) -> str:
+    """For error sentences."""
+    return printable(text, limit=80)

@@ -1,0 +1,224 @@
+"""One room: its log, its followers, who is there, what was removed, who is muted, who read what."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+from towline.base.errors import BadMessage, CursorFromFuture, Muted, NoGrant, NotFound
+from towline.base.quantity import format_duration
+from towline.journal import START, Cursor, Record, Retention
+from towline.journal.aio import FileLog
+from towline.journal.batch import Options
+from towline.services.rooms.fanout import Fanout, Follower
+from towline.services.rooms.limits import ROOM_KEPT
+from towline.services.rooms.messages import RECORD_KIND, SAID, Fields, Post, fields_of
+from towline.services.rooms.presence import Presence
+from towline.store.rooms import Mute, RoomRow
+
+
+class Room:
+    """An open room. `members`, `mutes`, `removed` and `read` are as in SQLite, which the house keeps in step."""
+
+    def __init__(
+        self,
+        row: RoomRow,
+        log: FileLog,
+        *,
+        members: dict[str, bool],
+        mutes: dict[str, Mute],
+        removed: set[int],
+        read: dict[str, int],
+        grace: float,
+    ) -> None:
+        self.row = row
+        self.log = log
+        self.members, self.mutes, self.removed, self.read = members, mutes, removed, read
+        self.got: dict[str, int] = {}  # who has received up to which seq; not kept
+        self.unsaved_reads: set[str] = set()
+        self.fanout = Fanout(log, removed.__contains__)
+        self.presence = Presence(lambda line, besides: self.fanout.signal(line, besides=besides), grace=grace)
+        self.saved_seq = row.seq
+        self.used_at = time.monotonic()
+        self._posting = 0
+        self._open = asyncio.Event()  # cleared while the log is being exchanged
+        self._open.set()
+
+    def __repr__(self) -> str:
+        return f"<Room {self.row.name} {self.fanout!r}>"
+
+    @property
+    def name(self) -> str:
+        return self.row.name
+
+    @property
+    def idle(self) -> bool:
+        """Nobody would notice if it were closed."""
+        return not self._posting and not len(self.fanout) and not self.presence.people
+
+    # --- saying ---
+
+    async def post(self, post: Post, person: str, *, moderates: bool) -> asyncio.Future[int]:
+        """Number a message and put it on its way; the future is its seq, once it is on the disk.
+
+        Raises Muted, NoGrant, NotFound, IdReused, JournalFull, NoSpace, DiskError.
+        """
+        self._check_mute(person)
+        if post.kind not in SAID:
+            await self._check_reference(post, person, moderates=moderates)
+        future = await self.append(post.payload(person), post.key(person))
+        if post.kind == "delete":
+            future = asyncio.ensure_future(self._removing(future, post.ref))
+        return future
+
+    async def append(self, payload: bytes, key: bytes = b"") -> asyncio.Future[int]:
+        """The same for what is checked already."""
+        await self._open.wait()
+        if not self.log.journal.has_room():
+            return asyncio.ensure_future(self.log.append(RECORD_KIND, payload, id=key))
+        return self.log.submit(RECORD_KIND, payload, id=key)
+
+    async def _removing(self, kept: asyncio.Future[int], seq: int) -> int:
+        number = await kept
+        self.hide(seq)
+        return number
+
+    def hide(self, seq: int) -> None:
+        """From now on the text of this message is not given out."""
+        self.removed.add(seq)
+        self.fanout.forget_batches()
+
+    def _check_mute(self, person: str) -> None:
+        mute = self.mutes.get(person)
+        if mute is not None and mute.until > time.time():
+            left = format_duration(mute.until - time.time())
+            raise Muted(f"An admin ({mute.muted_by}) has muted you in this room; it ends in {left}.")
+
+    async def _check_reference(self, post: Post, person: str, *, moderates: bool) -> None:
+        record = await self.record(post.ref)
+        fields = fields_of(record.payload)
+        if fields["kind"] not in SAID:
+            raise BadMessage(f"Record {post.ref} is no message.")
+        if fields["from"] != person and not (moderates and post.kind == "delete"):
+            raise NoGrant(f"Message {post.ref} is not yours.")
+        if post.ref in self.removed and post.kind == "edit":
+            raise NotFound(f"Message {post.ref} was removed.")
+
+    async def record(self, seq: int) -> Record:
+        """One record. Raises NotFound."""
+        if not self.log.floor.seq <= seq < self.log.end.seq:
+            raise NotFound(f"There is no message {seq} in this room.")
+        items = await self.log.read(self.log.journal.cursor(seq), limit_records=1)
+        if not items or not isinstance(items[0], Record) or items[0].seq != seq:
+            raise NotFound(f"There is no message {seq} in this room.")
+        return items[0]
+
+    # --- positions ---
+
+    async def position(self, header: Fields) -> Cursor:
+        """Where a reader wants to begin: `epoch` and `seq`, `seq` alone, `time`, the `last` so many, or live.
+
+        Raises CursorFromFuture, BadMessage.
+        """
+        match header:
+            case {"epoch": int(epoch), "seq": int(seq)} if 0 <= epoch < 1 << 64 and 0 <= seq < 1 << 62:
+                self._not_from_future(Cursor(epoch, seq))
+                return Cursor(epoch, seq)
+            case {"seq": int(seq)} if 0 <= seq < 1 << 62:
+                cursor = START if seq <= 1 else self.log.journal.cursor(seq)
+                self._not_from_future(cursor)
+                return cursor
+            case {"time": int() | float() as moment}:
+                return await self._since(int(moment * 1e9))
+            case {"last": int(count)} if 0 <= count < 1 << 62:
+                return self.log.journal.cursor(max(self.log.end.seq - count, self.log.floor.seq))
+            case {"seq": _} | {"epoch": _} | {"time": _} | {"last": _}:
+                raise BadMessage("A position is a seq (with its epoch), a time in seconds, or a number of messages.")
+            case _:
+                return self.log.end
+
+    def _not_from_future(self, cursor: Cursor) -> None:
+        end = self.log.end
+        if cursor.epoch == end.epoch and cursor.seq > end.seq:
+            raise CursorFromFuture(f"Position {cursor.seq} is past the end of the room, which is {end.seq}.")
+
+    async def _since(self, time_ns: int) -> Cursor:
+        """The first record that is not older: by halving, as the keeper's clock rarely goes back."""
+        low, high = self.log.floor.seq, self.log.end.seq
+        while low < high:
+            middle = (low + high) // 2
+            items = await self.log.read(self.log.journal.cursor(middle), limit_records=2)
+            record = next((item for item in items if isinstance(item, Record)), None)
+            if record is not None and record.time_ns < time_ns:
+                low = max(record.seq, middle) + 1
+            else:
+                high = middle
+        return self.log.journal.cursor(low)
+
+    # --- receipts ---
+
+    def heard(self, person: str, got: int, read: int) -> None:
+        """A reader says how far they are. What is past the end is not believed."""
+        last = self.log.end.seq - 1
+        got, read = min(got, last), min(read, last)
+        if max(got, read) > self.got.get(person, 0):
+            self.got[person] = max(got, read)
+        if read > self.read.get(person, 0):
+            self.read[person] = read
+            self.unsaved_reads.add(person)
+
+    def receipts(self, seq: int, sender: str) -> tuple[list[str], list[str]]:
+        """Who has received a message, and who read it, besides its sender."""
+        return _beyond(self.got, seq, sender), _beyond(self.read, seq, sender)
+
+    # --- the log ---
+
+    async def exchange(self, folder: str, row: RoomRow) -> None:
+        """Open the log anew with the retention of `row`. Who posts meanwhile waits; who follows goes on."""
+        self._open.clear()
+        try:
+            self.fanout.publish()
+            await self.log.close()
+            self.log = await FileLog.open(folder, options_of(row), known_high_water=self.log.journal.high_water)
+            self.fanout.attach_log(self.log)
+            self.row = row
+        finally:
+            self._open.set()
+
+    def reached(self) -> Cursor:
+        """The newest record that is certainly on the disk."""
+        return self.log.journal.high_water
+
+    def begin_post(self) -> None:
+        """A stream that posts here; the room stays open for it."""
+        self._posting += 1
+
+    def end_post(self) -> None:
+        """… no more."""
+        self._posting -= 1
+
+    def followers_of(self, person: str) -> list[Follower]:
+        """The streams of one person."""
+        return [each for each in self.fanout.everyone() if each.person == person]
+
+    async def close(self) -> None:
+        """Finish what was said, and let go of the files."""
+        self.presence.close()
+        self.fanout.close()
+        await self.log.close()
+
+
+def options_of(row: RoomRow) -> Options:
+    """How a room's log is kept."""
+    retention = Retention(row.keep_seconds, row.keep_bytes or ROOM_KEPT.value, row.keep_records)
+    return replace(Options(), retention=retention, cache_bytes=256 * 1024)
+
+
+def _beyond(marks: dict[str, int], seq: int, sender: str) -> list[str]:
+    return sorted(person for person, mark in _others(marks, sender) if mark >= seq)
+
+
+def _others(marks: dict[str, int], sender: str) -> Iterable[tuple[str, int]]:
+    return ((person, mark) for person, mark in marks.items() if person != sender)
