@@ -99,12 +99,14 @@ def events(text: str) -> list[dict[str, Any]]:
 class NodeProcess:
     """`tow serve --json` on a free port, with a data folder and a home below `folder`."""
 
-    def __init__(self, folder: Path, *arguments: str, listen: str = "127.0.0.1:0") -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, listen: str = "127.0.0.1:0", command: tuple[str, ...] = (*TOW, "serve")
+    ) -> None:
         self.data = folder / "data"
         self.home = folder / "node-home"
         self._err = (folder / "node.err").open("ab+")
         self.process = subprocess.Popen(
-            [*TOW, "serve", "--json", "--data", str(self.data), "--listen", listen, *arguments],
+            [*command, "--json", "--data", str(self.data), "--listen", listen, *arguments],
             stdout=subprocess.PIPE,
             stderr=self._err,
             env=environment(self.home),
@@ -137,6 +139,11 @@ class NodeProcess:
                 assert byte, f"the node ended: {self.errors()}"
                 line += byte
         return line.decode()
+
+    def read_rest(self) -> str:
+        """What else it says until it ends."""
+        assert self.process.stdout is not None
+        return self.process.stdout.read().decode()
 
     def errors(self) -> str:
         self._err.seek(0)

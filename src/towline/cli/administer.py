@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from towline.base.errors import NotFound, Unreachable
+from towline.base.text import printable
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -21,12 +22,15 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 def administer(args: argparse.Namespace, request: dict[str, Any]) -> Any:
     """Do `request` (see services.admin) on the node of `--data`; what it answers."""
     from towline.node.config import default_unix_path
+    from towline.store import DATABASE_FILE
     from towline.store.lock import is_running
     from towline.trust.home import default_data_folder
 
     data = os.path.abspath(args.data) if args.data else default_data_folder()
-    if not os.path.isdir(data):
-        raise NotFound(f"There is no node in {data}; start one with `tow serve`, or name its folder with --data.")
+    if not os.path.exists(os.path.join(data, DATABASE_FILE)):
+        raise NotFound(
+            f"There is no node in {printable(data)}; start one with `tow serve`, or name its folder with --data."
+        )
     if args.unix or is_running(data):
         from towline.cli.running import run_async
 

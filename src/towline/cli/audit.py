@@ -17,7 +17,9 @@ from towline.cli.output import Output
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=int, default=100, metavar="N", help="the latest N rows (default: 100)")
+    from towline.cli.running import count
+
+    parser.add_argument("--limit", type=count, default=100, metavar="N", help="the latest N rows (default: 100)")
     add_data(parser)
 
 

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from towline.base.version import __version__
 from towline.base.errors import Exit, InternalError, Interrupted, TowlineError
+from towline.base.version import __version__
 
 if TYPE_CHECKING:
     from towline.cli.output import Output

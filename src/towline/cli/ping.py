@@ -12,14 +12,15 @@ import time
 
 from towline.base.errors import Exit
 from towline.base.quantity import format_duration
+from towline.base.text import printable
 from towline.cli.output import Output
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from towline.cli.running import add_give_up
+    from towline.cli.running import add_give_up, count
 
     parser.add_argument("alias", metavar="ALIAS")
-    parser.add_argument("--count", type=int, default=4, metavar="N", help="how many messages (default: 4)")
+    parser.add_argument("--count", type=count, default=4, metavar="N", help="how many messages (default: 4)")
     add_give_up(parser)
 
 
@@ -30,10 +31,12 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _ping(args: argparse.Namespace, out: Output) -> int:
+    from towline.cli.running import tell_line_events
     from towline.client import connect
     from towline.protocol.table import Class
 
-    async with connect(args.alias, give_up=args.give_up) as line:
+    async with connect(args.alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
+        name = printable(line.target.alias)
         channel = await line.channel({"service": "echo"}, Class.INTERACTIVE)
         for number in range(1, args.count + 1):
             started = time.perf_counter()
@@ -41,6 +44,6 @@ async def _ping(args: argparse.Namespace, out: Output) -> int:
             await channel.receive()
             seconds = time.perf_counter() - started
             out.event("pong", number=number, seconds=round(seconds, 6), address=line.address)
-            out.line(f"{args.alias} ({line.address}) answered in {format_duration(seconds)}")
+            out.line(f"{name} ({printable(line.address)}) answered in {format_duration(seconds)}")
         channel.end()
     return Exit.OK

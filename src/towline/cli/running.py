@@ -49,6 +49,13 @@ def duration(text: str) -> float:
         raise argparse.ArgumentTypeError(error.sentence) from None
 
 
+def count(text: str) -> int:
+    """For argparse: a number above zero."""
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 1 << 31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
+    return int(text)
+
+
 def add_give_up(parser: argparse.ArgumentParser) -> None:
     """`--give-up`, for all verbs that reach a node."""
     parser.add_argument(
