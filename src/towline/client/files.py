@@ -51,7 +51,9 @@ class FileVerbs(Reach):
     async def list(self, remote: str) -> AsyncIterator[Stat]:
         """The entries of a remote folder, by name; a file is listed as itself."""
         share, path = split_share(remote)
-        channel = await self.channel({"service": "files", "op": "list", "share": share, "path": path})
+        channel = await self.channel(
+            {"service": "files", "op": "list", "share": share, "path": path, "any_names": True}
+        )
         await channel.accepted()
         async for body in channel:
             for row in decode_rows(body):
@@ -59,7 +61,7 @@ class FileVerbs(Reach):
 
     async def stat(self, remote: str) -> Stat:
         """What a remote path is: name, kind, size, mtime_ns, permission bits. Raises NotFound."""
-        return _stat(await _ask(self, {**_at("stat", remote)}))
+        return _stat(await _ask(self, {**_at("stat", remote), "any_names": True}))
 
     async def mkdir(self, remote: str, *, parents: bool = False) -> None:
         """Make a remote folder; with `parents` those on the way, too, and it may be there already."""
@@ -77,7 +79,7 @@ class FileVerbs(Reach):
 
     async def remove(self, remote: str, *, recursive: bool = False) -> None:
         """Remove a remote file, or with `recursive` a folder with all that is in it."""
-        await _ask(self, {**_at("remove", remote), "recursive": recursive})
+        await _ask(self, {**_at("remove", remote), "any_names": True, "recursive": recursive})
 
     async def put(
         self, local: str, remote: str, *, options: Options | None = None, on_event: Listener = _silent

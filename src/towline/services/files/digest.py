@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 from blake3 import blake3
 
-from towline.base.errors import SourceChanged
+from towline.base.errors import ConnectionLost, SourceChanged
 from towline.base.limits import MIB
 from towline.base.oserrors import oserrors
 
@@ -62,9 +63,18 @@ class FileDigest:
             return self._hash.hexdigest()
 
 
-def digest_of(fd: int, size: int) -> str:
-    """64 hex digits over the first `size` bytes of an open file. Raises SourceChanged when it is shorter."""
-    return range_digest(fd, 0, size)
+def digest_of(fd: int, size: int, stopped: Callable[[], bool] = lambda: False) -> str:
+    """64 hex digits over the first `size` bytes of an open file.
+
+    Raises SourceChanged when it is shorter, ConnectionLost soon after nobody wants it any more (`stopped`).
+    """
+    digest = _hasher(size)
+    step = _WIDE_STEP * 8
+    for at in range(0, size, step):
+        if stopped():
+            raise ConnectionLost("The conversation is over.")
+        _hash_range(digest, fd, at, min(at + step, size))
+    return digest.hexdigest()
 
 
 def range_digest(fd: int, start: int, end: int) -> str:

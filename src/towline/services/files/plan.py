@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import NamedTuple
 
 from towline.base.errors import BadMessage, DiskError, PathRefused, PermissionDenied, SourceChanged
@@ -64,7 +64,7 @@ class Skipped(NamedTuple):
     code: int = 0
 
 
-def walk(root: Root, path: str, *, links: str, after: str | None = None) -> Iterator[Entry | Skipped]:
+def walk(root: Root, path: str, *, links: str, after: str | None = None) -> Generator[Entry | Skipped, None, None]:
     """All that is below the folder `path` (itself not included), or the one file there. Blocking.
 
     `links`: `keep` yields symlinks as entries, `skip` as Skipped; they are never followed. `after`: go on behind that

@@ -106,6 +106,7 @@ class Receiver:
         self._lanes: dict[int, Lane] = {}
         self._over: set[int] = set()  # lanes that the sender says are dead
         self._change = threading.Condition()
+        self._looking = threading.Lock()  # at what is there; the loop does not wait for that when it is cancelled
         self._closing = False
         self._finisher = ThreadPoolExecutor(1, "towline-publish")
         self.resumed = 0  # bytes that were there already
@@ -114,15 +115,23 @@ class Receiver:
 
     def on_plan(self, entries: list[tuple[int, Entry]]) -> None:
         """Look at each entry's target; say what is wanted."""
+        with self._looking:
+            self._look_at(entries)
+
+    def _look_at(self, entries: list[tuple[int, Entry]]) -> None:
         want: list[int] = []
         have: list[list[object]] = []
         settled: list[Outcome] = []
         for index, entry in entries:
+            if self._closing:
+                return
             try:
                 if entry.kind == "file":
                     self._look(index, entry, want, have, settled)
                 else:
                     settled.append(Outcome(index, 0, "", self._make(entry)))
+            except ConnectionLost:
+                return  # it was closed
             except TowlineError as error:
                 self._drop(index)
                 settled.append(Outcome(index, entry.size, "", error=error))
@@ -170,7 +179,8 @@ class Receiver:
                 raise IsADirectory(f"{quoted(entry.path)} is a folder at the target and a file at the source.")
             file.otherwise = self._verdict(entry, there)
             if there.kind == "file" and _may_be_same(entry, there):
-                file.there = self._sink.existing_digest(entry)
+                file.size = there.size
+                file.there = self._sink.existing_digest(entry, lambda: self._closing)
                 have.append([index, file.there])
                 return
         if file.otherwise == "send":
@@ -224,19 +234,23 @@ class Receiver:
                         raise BadMessage(f"{quoted(known.entry.path)} is not the same at the target.")
                     file = self._drop(index)
                     if file is not None:
-                        settled.append(Outcome(index, max(file.entry.size, 0), digest, "same"))
+                        settled.append(Outcome(index, file.size, digest, "same"))
                 case _:
                     raise BadMessage("A file that is the same is a number and a digest.")
         self._settle(settled)
 
     def on_differs(self, body: bytes) -> None:
         """These are there with other content."""
+        with self._looking:
+            self._ask_for(body)
+
+    def _ask_for(self, body: bytes) -> None:
         want: list[int] = []
         settled: list[Outcome] = []
         for row in decode_rows(body):
             index = index_of(row)
             with self._change:
-                file = self._files.get(index)
+                file = self._files.get(index) if not self._closing else None
             if file is not None and (not file.there or file.asked):
                 raise BadMessage(f"Nobody said that {quoted(file.entry.path)} may be the same at the target.")
             if file is not None and file.otherwise == "send":
@@ -313,10 +327,11 @@ class Receiver:
         with self._change:
             self._change.wait_for(lambda: not self._lanes)
         self._finisher.shutdown(wait=True)
-        for file in self._files.values():
-            if file.writing is not None:
-                file.writing.close()
-        self._files.clear()
+        with self._looking:
+            for file in self._files.values():
+                if file.writing is not None:
+                    file.writing.close()
+            self._files.clear()
 
     def finish(self, top: Entry | None) -> None:
         """Everything has its outcome: folders get their times and bits, and so does the whole, if it is one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
@@ -85,7 +85,10 @@ class Sender:
         self._say = say
         self._pace = pace
         self._segment = SEGMENT if lanes > 1 else 0
-        self._walk: Iterator[Entry | Skipped] = source.entries(after)
+        self._walk: Generator[Entry | Skipped, None, None] = source.entries(after)
+        # The loop, when it is cancelled, does not wait for a batch or a verdict that a thread works on; `close` does.
+        self._walking = threading.Lock()
+        self._hearing = threading.Lock()
         self._next_index = 0
         self._entries: dict[int, Entry] = {}  # planned, no outcome yet
         self._files: dict[int, _OpenFile] = {}
@@ -100,10 +103,14 @@ class Sender:
 
     def next_batch(self, leave_out: Callable[[Entry], bool]) -> tuple[int, list[Entry], list[Skipped]] | None:
         """The next entries with the number of the first; None when the walk is over. Blocking."""
+        with self._walking:
+            return self._next_batch(leave_out)
+
+    def _next_batch(self, leave_out: Callable[[Entry], bool]) -> tuple[int, list[Entry], list[Skipped]] | None:
         entries: list[Entry] = []
         skipped: list[Skipped] = []
         room = BATCH_BYTES.value // 2
-        while len(entries) + len(skipped) < PLAN_BATCH and room > 0:
+        while len(entries) + len(skipped) < PLAN_BATCH and room > 0 and not self._closing:
             one = next(self._walk, None)
             if one is None:
                 break
@@ -152,28 +159,36 @@ class Sender:
 
     def on_want(self, body: bytes) -> None:
         """Whole files that the receiver has nothing of."""
-        self._enqueue([index_of(row) for row in decode_rows(body)])
+        with self._hearing:
+            self._enqueue([index_of(row) for row in decode_rows(body)])
 
     def on_resume(self, header: Header, body: bytes) -> None:
         """One file with the ranges that are missing."""
         index = requests.number(header, "file")
         size = self.entry(index).size
         if size < 0:
-            start = requests.number(header, "start", 0)
-            self._add_segments(index, [(start, -1)])
-            return
-        ranges = [(a, b) for a, b in Ranges.from_list(decode_rows(body)) if b <= size]
-        self._add_segments(index, ranges)
+            ranges = [(requests.number(header, "start", 0), -1)]
+        else:
+            ranges = [(a, b) for a, b in Ranges.from_list(decode_rows(body)) if b <= size]
+        with self._hearing:
+            self._add_segments(index, ranges)
 
     def on_have(self, body: bytes) -> None:
         """Files that the receiver has in the same size: ours or not is told by the digest."""
+        with self._hearing:
+            self._compare(decode_rows(body))
+
+    def _compare(self, rows: list[object]) -> None:
         same: list[list[object]] = []
         differs: list[int] = []
-        for row in decode_rows(body):
+        for row in rows:
             match row:
                 case [int(index), str(theirs)]:
+                    entry = self.entry(index)
                     try:
-                        ours = self._source.digest(self.entry(index))
+                        ours = self._source.digest(entry, lambda: self._closing)
+                    except ConnectionLost:
+                        return
                     except TowlineError as error:
                         self._gone(index, error)
                         continue
@@ -249,6 +264,8 @@ class Sender:
         with self._change:
             self._change.wait_for(lambda: not any(r.running for r in self._lanes.values()))
         self._finisher.shutdown(wait=True)
+        with self._walking, self._hearing:
+            self._walk.close()
         for open_file in self._files.values():
             open_file.reading.close()
         self._files.clear()
@@ -417,6 +434,11 @@ class Sender:
             self._say({"t": "lane-over", "lane": number}, b"")
 
     def _requeue(self, number: int, record: _LaneRecord) -> None:
+        with self._hearing:
+            if not self._closing:
+                self._send_again(number, record)
+
+    def _send_again(self, number: int, record: _LaneRecord) -> None:
         """What the receiver did not get of this lane: all behind `next`, and the listed rest of what it began."""
         report = record.report or {}
         reached = requests.number(report, "next", 0)

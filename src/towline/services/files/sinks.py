@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from towline.base.errors import InUse, NotFound, TowlineError, VerificationFailed
@@ -50,7 +50,8 @@ class Sink(Protocol):
 
     def existing(self, entry: Entry) -> Stat | None: ...
 
-    def existing_digest(self, entry: Entry) -> str: ...
+    def existing_digest(self, entry: Entry, stopped: Callable[[], bool]) -> str:
+        """Raises ConnectionLost soon after it is `stopped`."""
 
     def existing_link(self, entry: Entry) -> str | None:
         """What the symlink there says; None when there is something else."""
@@ -117,10 +118,10 @@ class TreeSink:
         except NotFound:
             return None
 
-    def existing_digest(self, entry: Entry) -> str:
+    def existing_digest(self, entry: Entry, stopped: Callable[[], bool]) -> str:
         fd, info = self._root.open_file(self._full(entry))
         try:
-            return digest_of(fd, info.st_size)
+            return digest_of(fd, info.st_size, stopped)
         finally:
             os.close(fd)
 
@@ -256,7 +257,7 @@ class StreamSink:
     def existing(self, entry: Entry) -> Stat | None:
         return None
 
-    def existing_digest(self, entry: Entry) -> str:
+    def existing_digest(self, entry: Entry, stopped: Callable[[], bool]) -> str:
         raise NotFound
 
     def existing_link(self, entry: Entry) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from typing import Protocol
 
 from towline.base.errors import ConnectionLost, NotFound, SourceChanged, TowlineError
@@ -18,6 +18,7 @@ from towline.services.files.names import quoted
 from towline.services.files.plan import Entry, Skipped, position, walk
 from towline.services.files.tree import Root, Stat, open_regular
 
+_HOLE = 64 * KIB  # a smaller hole is not worth a range of its own: its zeros are sent
 _STREAM_STEP = 256 * KIB
 _STREAM_WINDOW = 64 * MIB  # of standard input: kept until the other side has it durably
 
@@ -53,15 +54,15 @@ class Source(Protocol):
     @property
     def top(self) -> Stat | None: ...
 
-    def entries(self, after: str | None) -> Iterator[Entry | Skipped]: ...
+    def entries(self, after: str | None) -> Generator[Entry | Skipped, None, None]: ...
 
     def open(self, entry: Entry) -> Reading: ...
 
     def small(self, entry: Entry, folders: Folders) -> bytes:
         """The content of a small file, as planned. Raises SourceChanged, NotFound, …."""
 
-    def digest(self, entry: Entry) -> str:
-        """The digest of the whole file as it is on disk."""
+    def digest(self, entry: Entry, stopped: Callable[[], bool]) -> str:
+        """The digest of the whole file as it is on disk. Raises ConnectionLost soon after it is `stopped`."""
 
     def folders(self) -> Folders: ...
 
@@ -86,12 +87,12 @@ class TreeSource:
             raise
         self.kind = self.top.kind
 
-    def entries(self, after: str | None) -> Iterator[Entry | Skipped]:
+    def entries(self, after: str | None) -> Generator[Entry | Skipped, None, None]:
         yield from walk(self._root, self._path, links=self._links, after=after)
         if after is not None and self.kind == "dir":
             yield from self._folders_before(position(after))
 
-    def _folders_before(self, end: list[bytes]) -> Iterator[Entry]:
+    def _folders_before(self, end: list[bytes]) -> Generator[Entry, None, None]:
         """The folders that came before a cut, once more: the receiver may have ended before it had set their times
         and bits. They come last, so that what is missing does not wait for this walk."""
         for entry in walk(self._root, self._path, links="skip"):
@@ -125,11 +126,11 @@ class TreeSource:
         finally:
             os.close(fd)
 
-    def digest(self, entry: Entry) -> str:
+    def digest(self, entry: Entry, stopped: Callable[[], bool]) -> str:
         fd, info = self._root.open_file(self._full(entry.path))
         try:
             _check_pin(info, entry)
-            return digest_of(fd, entry.size)
+            return digest_of(fd, entry.size, stopped)
         finally:
             os.close(fd)
 
@@ -170,11 +171,15 @@ class _FileReading:
         at = start
         while at < end:
             data = min(_seek(self._fd, at, os.SEEK_DATA, end), end)
-            if data > at:
+            if data - at >= _HOLE:
                 found.append((at, data, True))
-            at = min(_seek(self._fd, data, os.SEEK_HOLE, end), end) if data < end else end
-            if at > data:
-                found.append((data, at, False))
+                at = data
+            after = min(_seek(self._fd, data, os.SEEK_HOLE, end), end) if data < end else end
+            if after > at and found and not found[-1][2]:
+                found[-1] = (found[-1][0], after, False)
+            elif after > at:
+                found.append((at, after, False))
+            at = after
         return found
 
     def finish(self) -> tuple[str, int]:
@@ -211,7 +216,7 @@ class StreamSource:
         self._entry = Entry(name, "file", -1, mtime_ns, 0o644)
         self._reading = _StreamReading(fd)
 
-    def entries(self, after: str | None) -> Iterator[Entry | Skipped]:
+    def entries(self, after: str | None) -> Generator[Entry | Skipped, None, None]:
         if after is None:
             yield self._entry
 
@@ -222,7 +227,7 @@ class StreamSource:
     def small(self, entry: Entry, folders: Folders) -> bytes:
         raise NotFound  # a stream's size is not known, so it never travels in a pack
 
-    def digest(self, entry: Entry) -> str:
+    def digest(self, entry: Entry, stopped: Callable[[], bool]) -> str:
         return self._reading.whole_digest()
 
     def folders(self) -> Folders:
