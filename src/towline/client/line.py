@@ -12,7 +12,9 @@ from typing import TypeAlias
 from towline.base.errors import ConnectionLost, NotTowline, TowlineError, Unreachable, WrongPin
 from towline.client.attempt import Attempt, Credentials
 from towline.client.files import FileVerbs
+from towline.client.jobs import JobVerbs
 from towline.client.reach import Target
+from towline.client.rooms import RoomVerbs
 from towline.protocol.codec import Header
 from towline.protocol.records import Welcome
 from towline.protocol.table import Class
@@ -50,7 +52,7 @@ class Connected:
 LineEvent: TypeAlias = Reconnecting | Connected
 
 
-class Line(FileVerbs):
+class Line(FileVerbs, RoomVerbs, JobVerbs):
     """One node, reached through whatever connection is up at the moment.
 
     `home` is the client's state folder. `give_up` (seconds) bounds how long a cut is borne; None means 3 s before the
@@ -116,6 +118,7 @@ class Line(FileVerbs):
 
     async def close(self) -> None:
         """Say goodbye and close. Nothing can be done with the line afterwards."""
+        await self.close_rooms()
         self._closed = True
         if self._dialling is not None:
             self._dialling.cancel()

@@ -56,6 +56,10 @@ async def join(ask: Asker) -> object:
     return _described(ask, room)
 
 
+async def describe(ask: Asker) -> object:
+    return _described(ask, await ask.room())
+
+
 async def topic(ask: Asker) -> object:
     room, text = await ask.room(), requests.text(ask.header, "text")
     ROOM_TOPIC.check(len(text))
@@ -138,6 +142,7 @@ OPERATIONS: dict[str, Callable[[Asker], Awaitable[object]]] = {
     "rooms": rooms,
     "who": who,
     "join": join,
+    "describe": describe,
     "topic": topic,
     "openness": openness,
     "keep": keep,

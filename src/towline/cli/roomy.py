@@ -1,0 +1,110 @@
+"""What the verbs of rooms share: how a message is shown to a person and to a program."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from towline.base.text import printable
+from towline.cli.output import Output
+
+if TYPE_CHECKING:
+    from towline.client.rooms import Since
+    from towline.services.rooms.messages import Entry, Item
+
+
+def add_room(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """ALIAS and ROOM, and the options of a client verb."""
+    from towline.cli.running import add_give_up
+
+    parser.add_argument("alias", metavar="ALIAS")
+    parser.add_argument(
+        "room", metavar="ROOM", nargs="?" if optional else None, help="a room, or @NAME for the one of NAME and you"
+    )
+    add_give_up(parser)
+
+
+def since(text: str) -> Since:
+    """For argparse: SEQ or TIME."""
+    from towline.base.errors import UsageError
+    from towline.client.rooms import parse_since
+
+    try:
+        return parse_since(text, datetime.now().astimezone())
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(error.sentence) from None
+
+
+def show(out: Output, item: Item) -> None:
+    """One record or gap: an event for programs, a line for people."""
+    from towline.services.rooms.messages import Missed
+
+    if isinstance(item, Missed):
+        out.event(
+            "gap",
+            epoch=item.next.epoch,
+            seq=item.next.seq,
+            from_epoch=item.from_.epoch,
+            from_seq=item.from_.seq,
+            reason=item.reason,
+        )
+        out.note(f"-- {item.text}")
+        return
+    event(out, item)
+    out.line(line_of(item))
+
+
+def event(out: Output, entry: Entry) -> None:
+    """The event `message`, whatever its kind."""
+    fields: dict[str, object] = {
+        "epoch": entry.epoch,
+        "seq": entry.seq,
+        "id": entry.id,
+        "from": entry.sender,
+        "time": entry.time,
+        "text": entry.text,
+        "kind": entry.kind,
+    }
+    if entry.ref:
+        fields["ref"] = entry.ref
+    if entry.nick:
+        fields["nick"] = entry.nick
+    if entry.file is not None:
+        fields["file"] = entry.file
+    if entry.removed:
+        fields["removed"] = True
+    out.event("message", **fields)
+
+
+def line_of(entry: Entry, *, with_time: bool = True) -> str:
+    """For people; nothing in it steers a terminal."""
+    when = time.strftime("%Y-%m-%d %H:%M:%S ", time.localtime(entry.time)) if with_time else ""
+    return f"{when}{entry.seq} {words_of(entry)}"
+
+
+def words_of(entry: Entry) -> str:
+    """Who says what, without time and seq."""
+    who, text = name_of(entry), printable(entry.text)
+    if entry.removed:
+        return f"{who}: (removed)"
+    match entry.kind:
+        case "me":
+            return f"* {who} {text}"
+        case "edit":
+            return f"{who} (edits {entry.ref}): {text}"
+        case "delete":
+            return f"-- {who} removed message {entry.ref}"
+        case "topic":
+            return f"-- {who} set the topic: {text}"
+        case "notice":
+            return f"-- {text}"
+        case _:
+            return f"{who}: {text}"
+
+
+def name_of(entry: Entry) -> str:
+    """The name that the node vouches for, and the nick that nobody does."""
+    name = printable(entry.sender, limit=64)
+    return f"{printable(entry.nick, limit=32)} ({name})" if entry.nick and entry.nick != entry.sender else name

@@ -1,0 +1,76 @@
+"""What was said and is not acknowledged yet, on disk: who is killed in between sends it at the next start, once.
+
+Several processes may share one outbox. Two that send the same message are harmless: its id makes it one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from towline.base.limits import MIB, Limit
+from towline.store.database import Database
+
+OUTBOX = Limit("outbox", 64 * MIB, "bytes", "waiting for one node to come back; it is our own disk")
+OUTBOX_FILE = "outbox.db"
+_MIGRATIONS = (
+    """
+    CREATE TABLE outbox (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        node TEXT NOT NULL,
+        id TEXT NOT NULL,
+        room TEXT NOT NULL,
+        body BLOB NOT NULL,
+        created REAL NOT NULL,
+        UNIQUE (node, id)
+    ) STRICT;
+    """,
+)
+
+
+class Unsent(NamedTuple):
+    """One message: its id, room and the request that says it."""
+
+    id: str
+    room: str
+    body: bytes
+
+
+class Outbox:
+    """The unsent messages for one node. Blocking; from any thread."""
+
+    def __init__(self, home: str, node: str) -> None:
+        self._node = node
+        self._db = Database(os.path.join(home, OUTBOX_FILE), _MIGRATIONS)
+        self._size = sum(len(each.body) for each in self.pending())
+
+    def pending(self) -> list[Unsent]:
+        """In the order in which they were said."""
+        rows = self._db.rows("SELECT id, room, body FROM outbox WHERE node = ? ORDER BY number", (self._node,))
+        return [Unsent(str(id_), str(room), bytes(body)) for id_, room, body in rows]
+
+    def add(self, messages: Sequence[Unsent]) -> None:
+        """Keep them. Raises LimitExceeded, NoSpace."""
+        OUTBOX.check(self._size + sum(len(each.body) for each in messages))
+        now = time.time()
+        with self._db.transaction():
+            for each in messages:
+                self._db.execute(
+                    "INSERT INTO outbox (node, id, room, body, created) VALUES (?, ?, ?, ?, ?)"
+                    " ON CONFLICT DO NOTHING",
+                    (self._node, each.id, each.room, each.body, now),
+                )
+        self._size += sum(len(each.body) for each in messages)
+
+    def remove(self, messages: Sequence[Unsent]) -> None:
+        """They have their answer. Not flushed: one that comes back is sent again and acknowledged again."""
+        with self._db.transaction(durable=False):
+            for each in messages:
+                self._db.execute("DELETE FROM outbox WHERE node = ? AND id = ?", (self._node, each.id))
+        self._size -= sum(len(each.body) for each in messages)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()

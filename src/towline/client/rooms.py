@@ -1,0 +1,382 @@
+"""The rooms of a line: say, follow, look back, who is here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from towline.base.errors import CursorFromFuture, PeerError, TowlineError, UsageError
+from towline.base.ids import encode
+from towline.base.quantity import parse_duration
+from towline.client.mailing import Mailing
+from towline.client.outbox import Unsent
+from towline.client.reach import Reach
+from towline.journal import Cursor
+from towline.protocol.codec import Header
+from towline.protocol.table import Class
+from towline.runtime.channel import Channel
+from towline.services.rooms.limits import ROOM_ID, ROOM_TEXT
+from towline.services.rooms.messages import Fields, Item, Missed, Signal, parse_lines, said, utf8
+
+Since: TypeAlias = int | Cursor | datetime | None
+"""A seq, a cursor (a seq that is sure to belong to the same log), a time, or None for what comes from now on."""
+
+_REPORT_SECONDS = 1.0  # between two reports of how far we are
+_LOOKS = 4
+_LONGEST_PAUSE = 5.0
+
+
+def _silent(_: Signal) -> None:
+    """Nobody listens."""
+
+
+class RoomVerbs(Reach):
+    """What a line can do with rooms."""
+
+    _mailing: Mailing | None = None
+    on_refused: Callable[[Unsent, TowlineError], None] = staticmethod(lambda message, error: None)
+
+    def room(self, name: str) -> Room:
+        """A room; `@NAME` is the one of NAME and us. Nothing is sent yet."""
+        return Room(self, name)
+
+    async def rooms(self) -> list[Fields]:
+        """The rooms that we may see: room, topic, private, here (people), last (seq), read (seq)."""
+        return _rows(await ask_rooms(self, {"op": "rooms"}))
+
+    async def who(self) -> list[Fields]:
+        """Who is in any room: who, state (here, away), nick, since, rooms."""
+        return _rows(await ask_rooms(self, {"op": "who"}))
+
+    @property
+    def mailing(self) -> Mailing:
+        """What we have said and is not acknowledged yet; what an earlier process left is sent, too."""
+        if self._mailing is None:
+            self._mailing = Mailing(self, self._refused)
+            self._mailing.start()
+        return self._mailing
+
+    def _refused(self, message: Unsent, error: TowlineError) -> None:
+        self.on_refused(message, error)
+
+    async def close_rooms(self) -> None:
+        """The line is being closed; unsent messages stay in the outbox."""
+        if self._mailing is not None:
+            await self._mailing.close()
+
+
+class Room:
+    """One room. Errors are those of `towline.base.errors`: UnknownRoom, NoGrant, Muted, LimitExceeded, …"""
+
+    def __init__(self, line: RoomVerbs, name: str) -> None:
+        self._line = line
+        self.name = name
+        self.nick = ""
+        self._following: Channel | None = None
+
+    def __repr__(self) -> str:
+        return f"<Room {self.name} of {self._line!r}>"
+
+    # --- saying ---
+
+    async def say(
+        self,
+        text: str,
+        *,
+        kind: str = "message",
+        id: str | None = None,  # noqa: A002
+        file: Fields | None = None,
+    ) -> int:
+        """Say something; its seq, once the node has it on its disk. Cuts are borne; the same `id` again is said once.
+
+        When this raises Unreachable, or is cancelled, the message stays in the outbox and is sent at the next start.
+        """
+        return (await self.post(text, kind=kind, id=id, file=file)).seq
+
+    def post(
+        self,
+        text: str,
+        *,
+        kind: str = "message",
+        ref: int = 0,
+        id: str | None = None,  # noqa: A002
+        file: Fields | None = None,
+    ) -> asyncio.Future[Cursor]:
+        """The same without waiting: messages go out in the order of these calls."""
+        ROOM_TEXT.check(len(utf8(text)), what="text of one message")
+        id_ = encode(os.urandom(10)) if id is None else id
+        ROOM_ID.check(len(utf8(id_)))
+        more: Fields = {}
+        if ref:
+            more["ref"] = ref
+        if self.nick:
+            more["nick"] = self.nick
+        if file is not None:
+            more["file"] = file
+        return self._line.mailing.say(Unsent(id_, self.name, said(self.name, id_, kind, text, **more)))
+
+    async def me(self, text: str) -> int:
+        """Say what we do: `* ann waves`."""
+        return await self.say(text, kind="me")
+
+    async def edit(self, seq: int, text: str) -> int:
+        """Another text for a message of ours."""
+        return (await self.post(text, kind="edit", ref=seq)).seq
+
+    async def delete(self, seq: int) -> int:
+        """Take a message of ours back: its text is not given out any more."""
+        return (await self.post("", kind="delete", ref=seq)).seq
+
+    # --- reading ---
+
+    async def follow(
+        self,
+        since: Since = None,
+        *,
+        present: bool = True,
+        create: bool = False,
+        on_signal: Callable[[Signal], None] = _silent,
+        on_open: Callable[[Header], None] = lambda _: None,
+    ) -> AsyncIterator[Item]:
+        """Everything from `since` on, for ever, each once and in order, over cuts; what cannot be had is a `Missed`.
+
+        `present`: others see that we are here. `create`: make the room where there is none. Signals (presence,
+        typing) are in no log and come only while the line is up.
+        """
+        where, resumed, fruitless = position_of(since), False, 0
+        while True:
+            connection = await self._line.connection()
+            request = {"op": "follow", "room": self.name, "present": present, "create": create, "nick": self.nick}
+            channel = connection.open({"service": "rooms", **request, **where}, Class.CHAT)
+            reports = _Reports(channel) if present else None
+            try:
+                opening = await channel.accepted()
+                where, resumed, fruitless = {"epoch": opening["epoch"], "seq": opening["seq"]}, True, 0
+                self._following = channel
+                on_open(opening)
+                while (message := await channel.receive()) is not None:
+                    for item in parse_lines(message.body):
+                        if isinstance(item, Signal):
+                            on_signal(item)
+                            continue
+                        where = {"epoch": item.next.epoch, "seq": item.next.seq}
+                        yield item
+                    if reports is not None:
+                        reports.at(int(str(where["seq"])) - 1)
+            except CursorFromFuture:
+                if not resumed:
+                    raise
+                missed = await self._restored(where)
+                where = {"epoch": missed.next.epoch, "seq": missed.next.seq}
+                yield missed
+            except TowlineError as error:
+                if not error.retryable:
+                    raise
+                if connection.is_open and not connection.session.going_away:
+                    fruitless += 1
+                    pause = random.uniform(0.05, min(_LONGEST_PAUSE, 0.1 * 2.0**fruitless))  # noqa: S311
+                    await asyncio.sleep(error.retry_after or pause)
+            finally:
+                if reports is not None:
+                    reports.stop()
+                if self._following is channel:
+                    self._following = None
+                channel.reset()
+
+    async def _restored(self, where: Header) -> Missed:
+        """The node went back behind what we have seen without noticing it: go on at its end."""
+        now = await self.describe()
+        to = Cursor(int(now["epoch"]), int(now["last"]) + 1)
+        return Missed(Cursor(int(str(where["epoch"])), int(str(where["seq"]))), to, "restored")
+
+    async def history(
+        self, since: Since = 0, *, last: int | None = None, until: int | None = None, search: str = ""
+    ) -> AsyncIterator[Item]:
+        """What is kept now, from `since` or the `last` so many, up to (not including) the seq `until`."""
+        where = position_of(since) if last is None else {"last": last}
+        if not where:
+            raise UsageError("History needs a position to begin at.")
+        request: Header = {"service": "rooms", "op": "read", "room": self.name, "search": search}
+        if until is not None:
+            request["until"] = until
+        left = _LOOKS
+        while True:
+            channel = await self._line.channel({**request, **where})
+            try:
+                opening = await channel.accepted()
+                where = {"epoch": opening["epoch"], "seq": opening["seq"]}
+                while (message := await channel.receive()) is not None:
+                    for item in parse_lines(message.body):
+                        if not isinstance(item, Signal):
+                            where = {"epoch": item.next.epoch, "seq": item.next.seq}
+                            left = _LOOKS
+                            yield item
+                return
+            except TowlineError as error:
+                left -= 1
+                if not error.retryable or not left:
+                    raise
+            finally:
+                channel.reset()
+
+    # --- while following ---
+
+    def typing(self) -> None:
+        """We write something; for those who are here."""
+        self._beside({"t": "typing"})
+
+    def away(self, away: bool) -> None:
+        """We are not at our screen, or back."""
+        self._beside({"t": "away", "away": away})
+
+    def mark_read(self, seq: int) -> None:
+        """A person has seen everything up to `seq`."""
+        self._beside({"t": "at", "got": seq, "read": seq})
+
+    def _beside(self, header: Header) -> None:
+        if self._following is not None and not self._following.closed:
+            self._following.send_nowait(b"", header)
+
+    # --- asking ---
+
+    async def describe(self) -> Fields:
+        """Topic, private, keep, epoch, first and last seq."""
+        return _fields(await self._ask({"op": "describe"}))
+
+    async def join(self, *, private: bool = False) -> Fields:
+        """Make the room where there is none; what it is like."""
+        return _fields(await self._ask({"op": "join", "private": private}))
+
+    async def who(self) -> list[Fields]:
+        """Who is here: who, state (here, away), nick, since."""
+        return _rows(await self._ask({"op": "who"}))
+
+    async def receipts(self, seq: int) -> Fields:
+        """What became of a message: accepted, delivered (how many others have it), read (their names)."""
+        return _fields(await self._ask({"op": "receipts", "seq": seq}))
+
+    async def topic(self, text: str) -> None:
+        """Say what the room is about."""
+        await self._ask({"op": "topic", "text": text})
+
+    async def openness(self, *, private: bool) -> None:
+        """Let everybody with `chat` see the room, or only who is invited."""
+        await self._ask({"op": "openness", "private": private})
+
+    async def keep(self, *, seconds: float = 0.0, size: int = 0, records: int = 0) -> Fields:
+        """How much is kept: by age, bytes, number; 0: the node's default."""
+        return _fields(await self._ask({"op": "keep", "seconds": seconds, "bytes": size, "records": records}))
+
+    async def invite(self, person: str) -> None:
+        """Let somebody into a private room."""
+        await self._ask({"op": "invite", "person": person})
+
+    async def mute(self, person: str, seconds: float) -> None:
+        """Admin: let somebody write nothing here for a while; 0 lifts it."""
+        await self._ask({"op": "mute", "person": person, "seconds": seconds})
+
+    async def remove(self, seq: int) -> None:
+        """Admin: take a message of anybody out of sight."""
+        await self._ask({"op": "remove", "seq": seq})
+
+    async def _ask(self, request: Header) -> Any:
+        return await ask_rooms(self._line, {**request, "room": self.name})
+
+
+class _Reports:
+    """Tells the node how far we are, now and then."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+        self._seq = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def at(self, seq: int) -> None:
+        self._seq = seq
+        if self._timer is None:
+            self._timer = self._loop.call_later(_REPORT_SECONDS, self._say)
+
+    def _say(self) -> None:
+        self._timer = None
+        try:
+            self._channel.send_nowait(b"", {"t": "at", "got": self._seq})
+        except TowlineError:
+            pass  # the next stream tells
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def position_of(since: Since) -> Header:
+    """As the node takes it."""
+    match since:
+        case None:
+            return {}
+        case Cursor():
+            return {"epoch": since.epoch, "seq": since.seq}
+        case datetime():
+            return {"time": since.timestamp()}
+        case _:
+            if since < 0:
+                raise UsageError("A seq is at least 0.")
+            return {"seq": since}
+
+
+def parse_since(text: str, now: datetime) -> Since:
+    """`17` (a seq), `2026-11-21`, `2026-11-21 14:30`, `14:30` (today), `2h` (ago). `now` is local.
+
+    Raises UsageError.
+    """
+    stripped = text.strip()
+    if stripped.isdecimal():
+        return int(stripped)
+    try:
+        if ":" in stripped and "-" not in stripped:
+            clock = datetime.strptime(stripped, "%H:%M:%S" if stripped.count(":") == 2 else "%H:%M")  # noqa: DTZ007
+            return now.replace(hour=clock.hour, minute=clock.minute, second=clock.second, microsecond=0)
+        if "-" in stripped:
+            moment = datetime.fromisoformat(stripped)
+            return moment if moment.tzinfo is not None else moment.astimezone()
+    except ValueError:
+        raise UsageError(f"{text!r} is not a time; write 2026-11-21, 2026-11-21 14:30, 14:30, or 2h.") from None
+    seconds = parse_duration(stripped)
+    return datetime.fromtimestamp(now.timestamp() - seconds).astimezone()
+
+
+async def ask_rooms(line: Reach, request: Header) -> Any:
+    """One request, one answer. All of them may be asked again after a cut: what they change stays the same."""
+    for left in range(_LOOKS, 0, -1):
+        channel = await line.channel({"service": "rooms", **request}, Class.INTERACTIVE)
+        try:
+            message = await channel.receive()
+        except TowlineError as error:
+            if not error.retryable or left == 1:
+                raise
+            continue
+        if message is None:
+            break
+        channel.end()
+        try:
+            return json.loads(message.body)
+        except ValueError:
+            break
+    raise PeerError("The node gave no answer.")
+
+
+def _rows(value: Any) -> list[Fields]:
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise PeerError("The node's answer cannot be understood.")
+    return value
+
+
+def _fields(value: Any) -> Fields:
+    if not isinstance(value, dict):
+        raise PeerError("The node's answer cannot be understood.")
+    return value
