@@ -500,6 +500,13 @@ class ConnectionLost(Unreachable):
     name = "connection-lost"
 
 
+class JobUnreachable(Unreachable):
+    """The node cannot be reached; the job goes on there, and `tow attach` goes on with it."""
+
+    code = 609
+    name = "job-unreachable"
+
+
 class NoSpace(TowlineError):
     """The disk is full; make room and run the command again, it goes on where it stopped."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from towline.base.errors import NotFound, UsageError
 from towline.base.limits import HANDSHAKE_SECONDS
 from towline.services.files.shares import Share
+from towline.services.jobs.messages import SPOOL, SPOOL_PER_JOB
 
 DEFAULT_LISTEN = "127.0.0.1:7440"
 DRAIN_SECONDS = 10.0
@@ -23,7 +24,8 @@ class NodeConfig:
 
     Without shares there is one, `files`, inside the data folder. In seconds: `drain` is how long work may go on after
     SIGTERM, `handshake` how long a stranger may take to prove a key, `orphan` how long a handler may go on after its
-    stream was reset or lost, if it has not noticed by then.
+    stream was reset or lost, if it has not noticed by then. In bytes: `spool` and `spool_per_job` are how much output
+    of commands is kept.
     """
 
     data: str
@@ -34,6 +36,8 @@ class NodeConfig:
     drain: float = DRAIN_SECONDS
     handshake: float = HANDSHAKE_SECONDS.value
     orphan: float = ORPHAN_SECONDS
+    spool: int = SPOOL.value
+    spool_per_job: int = SPOOL_PER_JOB.value
 
     @property
     def keys_folder(self) -> str:

@@ -35,6 +35,7 @@ from towline.services.admin import DEFAULT_GRANTS, INVITE_SECONDS, OWNER, Admini
 from towline.services.echo import echo
 from towline.services.files.service import FilesService
 from towline.services.files.shares import Share, Shares
+from towline.services.jobs.service import JobsService
 from towline.services.registry import Handler, Registry
 from towline.services.rooms.house import House
 from towline.services.rooms.service import RoomsService
@@ -76,6 +77,7 @@ class Node:
         self._lock: DataLock | None = None
         self._store: Store | None = None
         self._rooms: RoomsService | None = None
+        self._jobs: JobsService | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -116,6 +118,9 @@ class Node:
             self._rooms = RoomsService(House(self._store, self.config.data))
             await self._rooms.start()
             self._services.add("rooms", self._rooms)
+            self._jobs = self._make_jobs(self._store)
+            await self._jobs.open()
+            self._services.add("jobs", self._jobs)
             raise_descriptor_limit()
             await self._listen()
         except BaseException:
@@ -151,8 +156,14 @@ class Node:
                 connection.drain(going, grace)
             if self._rooms is not None:
                 self._rooms.drain(going)  # who follows a room would never be done
+            if self._jobs is not None:
+                self._jobs.begin_drain()  # jobs go on without a node; who looks at them comes back
             await self._wait_for(work, grace)
         await self._close_all(going)
+
+    def _make_jobs(self, store: Store) -> JobsService:
+        folder = os.path.join(os.path.abspath(self.config.data), "jobs")
+        return JobsService(store, folder, spool=self.config.spool, spool_per_job=self.config.spool_per_job)
 
     async def _wait_for(self, work: set[asyncio.Task[None]], grace: float) -> None:
         done = asyncio.ensure_future(asyncio.wait(work))
@@ -182,6 +193,8 @@ class Node:
             self.listening.unix = None
         if self._rooms is not None:
             await self._rooms.close()
+        if self._jobs is not None:
+            await self._jobs.close()
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
         if self._lock is not None:

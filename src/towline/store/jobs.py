@@ -73,8 +73,8 @@ class Jobs:
         """Keep what has changed: state, status, signal, reason, pid, ended, bytes, size."""
         with self._db.transaction(durable=durable):
             self._db.execute(
-                "UPDATE jobs SET state = ?, status = ?, signal = ?, reason = ?, pid = ?, ended = ?, bytes = ?, size = ?"
-                " WHERE id = ?",
+                "UPDATE jobs SET state = ?, status = ?, signal = ?, reason = ?, pid = ?, ended = ?, bytes = ?,"
+                " size = ? WHERE id = ?",
                 (row.state, row.status, row.signal, row.reason, row.pid, row.ended, row.bytes, row.size, row.id),
             )
 

@@ -1,0 +1,386 @@
+"""The job verbs of a line: run, start, jobs, job. A job goes on without us; its output is read from a position."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from towline.base.errors import JobLost, JobUnreachable, PeerError, TowlineError, Unreachable
+from towline.base.limits import MIB
+from towline.base.text import printable
+from towline.client.feeding import Feeding
+from towline.client.reach import Reach
+from towline.protocol.codec import Header
+from towline.protocol.table import Class
+from towline.runtime.channel import Channel, Message
+from towline.services.jobs.messages import KEEP_SECONDS, Spec
+
+KEPT_OUTPUT = 64 * MIB  # of each stream, for `run`; the rest is read and counted, not kept
+_FRUITLESS = 3
+_STREAMS = {1: "stdout", 2: "stderr"}
+
+
+class Chunk(NamedTuple):
+    """Output: `stream` is stdout or stderr; reading on begins at `seq` + 1. `screen`: not output, but what brings a
+    fresh terminal to where the job's is."""
+
+    stream: str
+    seq: int
+    data: bytes
+    screen: bool = False
+
+
+class Missing(NamedTuple):
+    """Output from `from_` up to, not including, `to` is no longer kept, or cannot be read."""
+
+    from_: int
+    to: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a job ended: its `status`, or the name (`TERM`) and `number` of the signal that ended it."""
+
+    status: int | None
+    signal: str | None = None
+    number: int | None = None
+    timed_out: bool = False
+    left_open: bool = False
+
+    @property
+    def exit_status(self) -> int:
+        """As a shell says it: the status, 128 and the signal's number, 124 after a timeout (timeout(1))."""
+        if self.timed_out:
+            return 124
+        if self.number is not None:
+            return 128 + self.number
+        return self.status if self.status is not None else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command printed and how it ended. `truncated`: not everything is here (a gap, or more than was kept)."""
+
+    stdout: bytes
+    stderr: bytes
+    status: int | None
+    signal: str | None
+    job: str
+    truncated: bool
+    ended: Ended
+
+
+class Job:
+    """A job of a node. `id` names it there; `ended` is set once the node has said how it ended."""
+
+    def __init__(self, line: Reach, id: str, *, scheduling: Class = Class.BULK) -> None:  # noqa: A002
+        self.line, self.id = line, id
+        self.ended: Ended | None = None
+        self.state = ""
+        self._class = scheduling
+        self._first: Channel | None = None  # the stream that `start` opened, for the first reader
+        self._feeding = Feeding(line, id, scheduling)
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.ended or self.state}>"
+
+    # --- output ---
+
+    async def output(
+        self,
+        from_: int = 1,
+        *,
+        stream: str = "both",
+        follow: bool = True,
+        acknowledge: bool = True,
+        screen: bool = False,
+        note: bool = False,
+    ) -> AsyncIterator[Chunk | Missing]:
+        """What it prints, from the position `from_` on, through all cuts, each byte once; ends when the job has ended.
+
+        `acknowledge`: what was taken from here need not be kept when room is short. Raises JobLost, UnknownJob,
+        JobUnreachable (given up; the job goes on).
+        """
+        seq, fruitless = from_, 0
+        while True:
+            connection = await self._connection()
+            before = seq
+            channel: Channel | None = None
+            try:
+                channel, self._first = self._first if from_ == 1 and stream == "both" else None, None
+                if channel is None or channel.closed:
+                    request: Header = {"from": seq, "stream": stream, "follow": follow, "acks": acknowledge}
+                    request |= {"screen": screen and seq == from_, "note": note and seq == from_}
+                    channel = connection.open(self._request("attach", **request), self._class)
+                    self.state = str((await channel.accepted()).get("state", ""))
+                async for item in self._items(channel, acknowledge):
+                    yield item
+                    seq = item.seq + 1 if isinstance(item, Chunk) else item.to
+                return
+            except TowlineError as error:
+                fruitless = 0 if seq > before else fruitless + 1
+                if not error.retryable or (connection.is_open and fruitless >= _FRUITLESS):
+                    raise
+            finally:
+                if channel is not None:
+                    _detach(channel)
+
+    async def _items(self, channel: Channel, acknowledge: bool) -> AsyncIterator[Chunk | Missing]:
+        taken = 0
+        while True:
+            message = channel.receive_nowait()
+            if message is None:
+                if taken and acknowledge:
+                    channel.send_nowait(b"", {"ack": taken})  # before we wait: somebody may wait for just this
+                    taken = 0
+                message = await channel.receive()
+            if message is None:
+                self._over(channel.trailer or {})
+                return
+            item = _item(message)
+            if item is not None:
+                yield item
+                taken = item.seq if isinstance(item, Chunk) else item.to - 1
+
+    def _over(self, trailer: Header) -> None:
+        match trailer:
+            case {"exit": dict(said)}:
+                self.ended = _ended(said)
+                self.state = "exited"
+                self._feeding.over()
+            case {"lost": str(reason)}:
+                self.state = "lost"
+                self._feeding.over()
+                raise JobLost(f"The job {self.id} is lost: {printable(reason)} Its exit status is not known.")
+            case {"state": str(state)}:
+                self.state = state
+            case _:
+                raise PeerError("The node ended the output without saying how the job ended.")
+
+    async def wait(self) -> Ended:
+        """Wait until it has ended, without reading its output. Raises as `output`."""
+        if self.ended is None:
+            async for _ in self.output(-1, acknowledge=False):
+                pass
+        assert self.ended is not None
+        return self.ended
+
+    # --- input and control ---
+
+    async def write(self, data: bytes) -> None:
+        """Input. Returns when it is on its way; waits while too much is."""
+        await self._feeding.write(data)
+
+    async def write_eof(self) -> None:
+        """End of input; returns when the command has been given everything, or has ended."""
+        await self._feeding.write_eof()
+
+    def resize(self, rows: int, columns: int) -> None:
+        """The terminal has another size."""
+        self._feeding.resize(rows, columns)
+
+    async def signal(self, name: str = "TERM", *, kill_after: float | None = None) -> bool:
+        """Signal its process group; False when it has ended. After TERM comes KILL in `kill_after` seconds."""
+        request = self._request("signal", signal=name)
+        if kill_after is not None:
+            request["kill_after"] = kill_after
+        return (await self._ask(request)).get("done") is True
+
+    async def forget(self) -> None:
+        """Drop a finished job and its output. Raises Conflict while it runs."""
+        await self._ask(self._request("forget"))
+
+    async def close(self) -> None:
+        """Let go of it; it goes on."""
+        self._feeding.over()
+        await self._feeding.close()
+        if self._first is not None:
+            channel, self._first = self._first, None
+            _detach(channel)
+
+    # --- inside ---
+
+    def _request(self, op: str, **fields: object) -> Header:
+        return {"service": "jobs", "op": op, "job": self.id, **fields}
+
+    async def _connection(self) -> Any:
+        try:
+            return await self.line.connection()
+        except Unreachable as error:
+            raise JobUnreachable(
+                f"{error.sentence} The job {self.id} goes on: tow attach goes on with it."
+            ) from error
+
+    async def _ask(self, request: Header) -> Header:
+        """A request that does no harm twice."""
+        while True:
+            connection = await self._connection()
+            channel = connection.open(request, Class.INTERACTIVE)
+            try:
+                answer: Header = await channel.accepted()
+                return answer
+            except TowlineError as error:
+                if not error.retryable or connection.is_open:
+                    raise
+            finally:
+                channel.end()
+
+
+class JobVerbs(Reach):
+    """What a line can do with commands."""
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        shell: bool = False,
+        login: bool = False,
+        cwd: str = "",
+        env: Mapping[str, str] | None = None,
+        stdin: bool = False,
+        size: tuple[int, int] | None = None,
+        term: str = "",
+        timeout: float = 0.0,
+        on_disconnect: str = "keep",
+        after: float | None = None,
+        overflow: str = "block",
+        spool: int = 0,
+        detach: bool = False,
+    ) -> Job:
+        """Start a command (with `shell`: one line for /bin/sh) as a job of the node, once, whatever is cut.
+
+        `size` (rows, columns): on a terminal; `login`: the login shell. Times in seconds, `spool` in bytes. Raises
+        CommandNotFound, NotExecutable, NotFound (cwd), NoGrant, LimitExceeded, Unreachable.
+        """
+        if after is None:
+            after = KEEP_SECONDS if on_disconnect == "keep" else 0.0
+        spec = Spec(
+            request=os.urandom(12).hex(), argv=list(argv), shell=shell, login=login, cwd=cwd, env=dict(env or {}),
+            stdin=stdin or size is not None, size=size, term=term, timeout=timeout, on_disconnect=on_disconnect,
+            after=after, overflow=overflow, spool=spool,
+        )  # fmt: skip
+        body = spec.encode()
+        scheduling = Class.BULK if size is None else Class.INTERACTIVE
+        while True:
+            connection = await self.connection()
+            channel = connection.open({"service": "jobs", "op": "start", "follow": not detach}, scheduling)
+            try:
+                channel.send_nowait(body)
+                answer = await channel.accepted()
+            except TowlineError as error:
+                channel.reset()
+                if not error.retryable or connection.is_open:
+                    raise
+                continue
+            except BaseException:
+                channel.reset()
+                raise
+            return self._started(channel, answer, scheduling, detach=detach)
+
+    def _started(self, channel: Channel, answer: Header, scheduling: Class, *, detach: bool) -> Job:
+        job = Job(self, printable(str(answer.get("job", "")), limit=64), scheduling=scheduling)
+        job.state = str(answer.get("state", ""))
+        if detach:
+            channel.end()
+        else:
+            job._first = channel  # noqa: SLF001  # the same room
+        return job
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        input: bytes | None = None,
+        keep: int = KEPT_OUTPUT,
+        **options: Any,
+    ) -> Result:
+        """Run a command to its end. Options are those of `start`. `keep` (bytes) of each stream are in the result.
+
+        Raises what `start` and `Job.output` raise; a lost connection is never an exit status.
+        """
+        job = await self.start(argv, stdin=input is not None, **options)
+        feeding = asyncio.ensure_future(_feed(job, input)) if input is not None else None
+        kept: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+        sizes = {"stdout": 0, "stderr": 0}
+        truncated = False
+        try:
+            async for item in job.output():
+                if isinstance(item, Missing) or sizes[item.stream] + len(item.data) > keep:
+                    truncated = True
+                    continue
+                kept[item.stream].append(item.data)
+                sizes[item.stream] += len(item.data)
+        finally:
+            if feeding is not None:
+                feeding.cancel()
+            await job.close()
+        ended = job.ended
+        assert ended is not None
+        return Result(
+            b"".join(kept["stdout"]), b"".join(kept["stderr"]), ended.status, ended.signal, job.id, truncated, ended
+        )
+
+    def job(self, id: str) -> Job:  # noqa: A002
+        """A job that was started before, by its id."""
+        return Job(self, id)
+
+    async def jobs(self, *, everybody: bool = False) -> list[dict[str, Any]]:
+        """The jobs of this person (of everybody, for an admin), oldest first."""
+        while True:
+            connection = await self.connection()
+            channel = connection.open({"service": "jobs", "op": "list", "all": everybody})
+            try:
+                await channel.accepted()
+                rows: list[dict[str, Any]] = []
+                async for body in channel:
+                    rows += json.loads(body)
+                return rows
+            except TowlineError as error:
+                if not error.retryable or connection.is_open:
+                    raise
+            except (ValueError, TypeError):
+                raise PeerError("The node's list of jobs cannot be understood.") from None
+            finally:
+                channel.end()
+
+
+async def _feed(job: Job, data: bytes) -> None:
+    await job.write(data)
+    await job.write_eof()
+
+
+def _detach(channel: Channel) -> None:
+    """Say goodbye, so that it is not taken for a lost connection."""
+    if not channel.closed and channel.stream.can_send:
+        try:
+            channel.send_nowait(b"", {"detach": True})
+        except TowlineError:
+            pass  # lost meanwhile
+    channel.end()
+
+
+def _item(message: Message) -> Chunk | Missing | None:
+    match message.header:
+        case {"s": 1 | 2 as stream, "q": int(seq)}:
+            screen = message.header is not None and message.header.get("screen") is True
+            return Chunk(_STREAMS[stream], seq, message.body, screen)
+        case {"gap": [int(first), int(to)], "reason": str(reason)}:
+            return Missing(first, to, printable(reason))
+        case _:
+            return None  # a newer node may say more
+
+
+def _ended(said: dict[str, Any]) -> Ended:
+    status, signal, number = said.get("status"), said.get("signal"), said.get("number")
+    return Ended(
+        status if isinstance(status, int) else None,
+        printable(signal, limit=20) if isinstance(signal, str) else None,
+        number if isinstance(number, int) else None,
+        said.get("timed_out") is True,
+        said.get("left_open") is True,
+    )

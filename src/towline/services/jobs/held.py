@@ -1,0 +1,350 @@
+"""One job in the keeper: its process, pipes or terminal, numbered input, and the spool that its output goes to."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import json
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from towline.base.errors import BadMessage, JournalFull
+from towline.base.limits import KIB, MIB
+from towline.journal.spool import SpoolWriter
+from towline.protocol.codec import Header
+from towline.services.jobs import spawn
+from towline.services.jobs.modes import Modes
+
+STDOUT, STDERR, CONTROL = 1, 2, 3
+READ_BYTES = 256 * KIB
+FULL_PIPE = 64 * KIB  # what a pipe holds at first (pipe(7)); who fills it gets a larger one
+LARGE_PIPE = 1 * MIB
+DRAIN_SECONDS = 0.5  # for pipes that somebody else still holds when the command has ended
+RETRY_SECONDS = 1.0  # after a disk error
+WRITERS = 64  # whose positions of input are remembered
+_F_SETPIPE_SZ = 1031
+_END_OF_TRANSMISSION = b"\x04"
+
+
+class House(Protocol):
+    """What a job tells, and asks, the keeper."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def room(self) -> int:
+        """Bytes that all spools together may still grow by."""
+
+    def grown(self, held: Held) -> None:
+        """There is more output."""
+
+    def input_moved(self, held: Held, writer: str) -> None:
+        """Input was passed on to the command."""
+
+    def ended(self, held: Held, ending: Header) -> None:
+        """It is over, and the spool says so."""
+
+
+class Held:
+    """A running job. `spec` is what the node asked for, already checked by it."""
+
+    def __init__(self, house: House, folder: str, spec: dict[str, Any]) -> None:
+        self.id = str(spec["job"])
+        self.house = house
+        self.bytes = [0, 0, 0]
+        self.exit: tuple[int | None, int | None] | None = None  # (status, signal)
+        self.written: dict[str, int] = {}  # per writer: bytes of input that the command's pipe has taken
+        self.eof = False  # its input is ended
+        self.modes = Modes() if spec.get("size") else None
+        self.spool = SpoolWriter(folder, int(spec["spool"]), drop=spec.get("overflow") == "drop-oldest")
+        self._queued: dict[str, int] = {}
+        self._input: deque[tuple[str, memoryview]] = deque()
+        self._ending_input = self._writing = False
+        self._stalled: tuple[int, bytes] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._timed_out = self._left_open = self._over = False
+        self._paused = False
+        self.started = time.time()
+        self.spool.append(CONTROL, json.dumps({"start": {"argv": spec["argv"], "time": self.started}}).encode())
+        self._spawn(spec)
+
+    def __repr__(self) -> str:
+        return f"<Held {self.id} pid={self.pid} exit={self.exit} stalled={self._stalled is not None}>"
+
+    def _spawn(self, spec: dict[str, Any]) -> None:
+        size = spec.get("size")
+        spawned = spawn.spawn(
+            spec["argv"],
+            program=str(spec.get("program", "")),
+            cwd=str(spec["cwd"]),
+            env=spec["env"],
+            stdin=bool(spec.get("stdin")),
+            size=(int(size[0]), int(size[1])) if size else None,
+        )
+        self._process, self._pidfd, self._stdin = spawned.process, spawned.pidfd, spawned.stdin
+        self.pid = spawned.process.pid
+        self._outputs: dict[int, int] = {STDOUT: spawned.stdout}
+        if spawned.stderr is not None:
+            self._outputs[STDERR] = spawned.stderr
+        self._large: set[int] = {STDOUT} if self.modes else set()
+        self._listen()
+        self.house.loop.add_reader(self._pidfd, self._on_exit)
+        if spec.get("timeout"):
+            self._later(float(spec["timeout"]), self._on_timeout, float(spec.get("grace", 5.0)))
+
+    def describe(self) -> Header:
+        """What a node that comes back must know."""
+        return {"job": self.id, "pid": self.pid, "end": self.spool.next_seq, "bytes": sum(self.bytes)}
+
+    # --- output ---
+
+    def _listen(self) -> None:
+        self._paused = False
+        for kind, descriptor in self._outputs.items():
+            self.house.loop.add_reader(descriptor, self._on_readable, kind)
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            for descriptor in self._outputs.values():
+                self.house.loop.remove_reader(descriptor)
+
+    def _on_readable(self, kind: int) -> bool:
+        """Take what is there once; False when there was nothing."""
+        if self._stalled is not None or kind not in self._outputs:
+            return False
+        descriptor = self._outputs[kind]
+        try:
+            data = os.read(descriptor, READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno != errno.EIO:  # a terminal whose other side is closed
+                raise
+            data = b""
+        if not data:
+            self._close_output(kind)
+            return False
+        if len(data) >= FULL_PIPE and kind not in self._large:
+            self._enlarge(kind)
+        self._keep(kind, data)
+        return True
+
+    def _enlarge(self, kind: int) -> None:
+        self._large.add(kind)
+        try:
+            fcntl.fcntl(self._outputs[kind], _F_SETPIPE_SZ, LARGE_PIPE)
+        except OSError:
+            pass  # the user's pipes hold as much as they may (pipe-user-pages-soft)
+
+    def _keep(self, kind: int, data: bytes) -> None:
+        try:
+            seq = self.spool.append(kind, data, limit=self.spool.size + self.house.room())
+        except JournalFull:
+            self._stall(kind, data)
+            return
+        except OSError:
+            self._stall(kind, data)
+            self._later(RETRY_SECONDS, self.resume)
+            return
+        self.bytes[kind] += len(data)
+        if self.modes is not None:
+            self.modes.feed(seq, data)
+        self.house.grown(self)
+
+    def _stall(self, kind: int, data: bytes) -> None:
+        self._stalled = (kind, data)
+        self._pause()
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the command waits for room in the spool."""
+        return self._stalled is not None
+
+    def resume(self) -> None:
+        """There may be room again."""
+        if self._stalled is None or self._over:
+            return
+        kind, data = self._stalled
+        self._stalled = None
+        self._keep(kind, data)
+        if self._stalled is None:
+            self._listen()
+            if self.exit is not None:
+                self._drain()
+
+    def release(self, upto: int) -> None:
+        """Nobody needs the output up to and including `upto`."""
+        self.spool.release(upto)
+        self.resume()
+
+    def _close_output(self, kind: int) -> None:
+        descriptor = self._outputs.pop(kind)
+        self.house.loop.remove_reader(descriptor)
+        if descriptor == self._stdin:  # a terminal has one descriptor for both
+            self._forget_input()
+        os.close(descriptor)
+        if not self._outputs and self.exit is not None:
+            self._finish()
+
+    # --- input ---
+
+    def input(self, writer: str, at: int, data: bytes, *, end: bool) -> None:
+        """Bytes of a writer from its position `at` on; what was taken before is skipped. Raises BadMessage."""
+        queued = self._queued.setdefault(writer, 0)
+        if at > queued:
+            raise BadMessage(f"Input from {at} on was sent; {queued} is next.")
+        fresh = memoryview(data)[queued - at :]
+        self._queued[writer] = queued + len(fresh)
+        while len(self._queued) > WRITERS:
+            oldest = next(iter(self._queued))
+            del self._queued[oldest]
+            self.written.pop(oldest, None)
+        if len(fresh):
+            self._input.append((writer, fresh))
+        self._ending_input = self._ending_input or end
+        self._write()
+
+    def resize(self, rows: int, columns: int) -> None:
+        """The terminal has another size."""
+        if self.modes is not None and self._stdin is not None:
+            spawn.resize(self._stdin, rows, columns)
+
+    def _write(self) -> None:
+        while self._input:
+            writer, data = self._input[0]
+            taken = self._write_some(data)
+            if not taken:
+                return
+            self.written[writer] = self.written.get(writer, 0) + taken
+            self._input.popleft()
+            if taken < len(data):
+                self._input.appendleft((writer, data[taken:]))
+            self.house.input_moved(self, writer)
+        self._stop_writing()
+        if self._ending_input and not self.eof:
+            self._end_input()
+
+    def _write_some(self, data: memoryview) -> int:
+        if self._stdin is None:
+            return len(data)  # the command does not read any more; its input goes nowhere, as in a shell's pipe
+        try:
+            return os.write(self._stdin, data)
+        except BlockingIOError:
+            if not self._writing:
+                self._writing = True
+                self.house.loop.add_writer(self._stdin, self._write)
+            return 0
+        except OSError:  # EPIPE, or a terminal that is gone
+            if self.modes is None:
+                self._close_input()
+            return len(data)
+
+    def _stop_writing(self) -> None:
+        if self._writing and self._stdin is not None:
+            self._writing = False
+            self.house.loop.remove_writer(self._stdin)
+
+    def _end_input(self) -> None:
+        self.eof = True
+        if self.modes is not None and self._stdin is not None:
+            self._write_some(memoryview(_END_OF_TRANSMISSION))
+        elif self.modes is None:
+            self._close_input()
+        for writer in self._queued:
+            self.house.input_moved(self, writer)
+
+    def _close_input(self) -> None:
+        if self._stdin is not None:
+            descriptor = self._stdin
+            self._forget_input()
+            os.close(descriptor)
+
+    def _forget_input(self) -> None:
+        self._stop_writing()
+        self._stdin = None
+
+    # --- the end ---
+
+    def signal(self, number: int, kill_after: float | None) -> bool:
+        """Signal the process group; SIGKILL after `kill_after` seconds. False when it has ended.
+
+        The leader is not reaped before `_finish`, so its group's number belongs to nobody else (pid recycling).
+        """
+        if self._over:
+            return False
+        try:
+            os.killpg(self.pid, number)
+            if number in {signal.SIGTERM, signal.SIGHUP, signal.SIGKILL}:
+                os.killpg(self.pid, signal.SIGCONT)  # a stopped one must be able to die
+        except (ProcessLookupError, PermissionError):
+            pass  # none of the group is left, or it has become somebody else
+        if kill_after is not None and number != signal.SIGKILL:
+            self._later(kill_after, self.signal, int(signal.SIGKILL), None)
+        return True
+
+    def _on_timeout(self, grace: float) -> None:
+        if self.exit is None:
+            self._timed_out = True
+            self.signal(signal.SIGTERM, grace)
+
+    def _on_exit(self) -> None:
+        info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if info is None:
+            return
+        self.house.loop.remove_reader(self._pidfd)
+        exited = info.si_code == os.CLD_EXITED
+        self.exit = (info.si_status, None) if exited else (None, info.si_status)
+        self._drain()
+
+    def _drain(self) -> None:
+        """It has ended: take what is in its pipes; who else holds them gets a moment."""
+        for kind in list(self._outputs):
+            while self._on_readable(kind):
+                pass
+        if not self._outputs:
+            self._finish()
+        elif not self._over:
+            self._later(DRAIN_SECONDS, self._let_go)
+
+    def _let_go(self) -> None:
+        if self._stalled is not None or self._over:
+            return  # what is in the pipe is not lost; `resume` comes back here
+        for kind in list(self._outputs):
+            for _ in range(16):
+                if not self._on_readable(kind):
+                    break
+        if self._stalled is not None:
+            return
+        self._left_open = bool(self._outputs)
+        for kind in list(self._outputs):
+            self._close_output(kind)
+
+    def _finish(self) -> None:
+        if self._over or self.exit is None:
+            return
+        self._over = True
+        for timer in self._timers:
+            timer.cancel()
+        self._close_input()
+        status, number = self.exit
+        ending: Header = {"status": status, "signal": number, "bytes": sum(self.bytes), "time": time.time()}
+        if self._timed_out:
+            ending["timed_out"] = True
+        if self._left_open:
+            ending["left_open"] = True
+        try:
+            self.spool.append(CONTROL, json.dumps({"exit": ending}).encode(), always=True)
+        except OSError as error:
+            ending["unwritten"] = error.strerror or "disk error"
+        self._process.wait()  # reaped only now; it has ended, so this does not wait
+        os.close(self._pidfd)
+        self.spool.close()
+        self.house.ended(self, ending)
+
+    def _later(self, seconds: float, act: Callable[..., object], *args: object) -> None:
+        self._timers.append(self.house.loop.call_later(seconds, act, *args))

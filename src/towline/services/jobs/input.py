@@ -1,0 +1,78 @@
+"""A stream of input: the node says from which byte it wants it, acknowledges what the command's pipe has taken, and
+END is the command's end of input."""
+
+from __future__ import annotations
+
+import asyncio
+
+from towline.base.errors import BadMessage
+from towline.base.limits import KIB
+from towline.protocol.codec import Header
+from towline.runtime.channel import Channel, Message
+from towline.services.jobs.roster import Live, Roster
+
+UNWRITTEN = 512 * KIB  # bytes that may wait for the command to read them
+_PIECE = 256 * KIB
+
+
+async def take_input(channel: Channel, roster: Roster, live: Live | None, job: str, writer: str) -> None:
+    """Until the writer ends it or the job is over."""
+    answer, _ = await roster.keeping.ask({"t": "position", "job": job, "writer": writer}) if live else ({}, b"")
+    at = answer.get("at", 0)
+    if live is None or live.over or not isinstance(at, int):
+        channel.accept({"at": 0, "over": True})
+        channel.end({"over": True})
+        return
+    live.inputs.setdefault(writer, (at, False))
+    channel.accept({"at": at})
+    taking = asyncio.ensure_future(_take(channel, roster, live, writer, at))
+    acking = asyncio.ensure_future(_acknowledge(channel, live, writer, at))
+    try:
+        await asyncio.wait({taking, acking}, return_when=asyncio.FIRST_COMPLETED)
+        if taking.done():
+            taking.result()
+        await acking
+        channel.end({"at": live.inputs[writer][0], "eof": live.inputs[writer][1], "over": live.over})
+    finally:
+        taking.cancel()
+        acking.cancel()
+
+
+async def _take(channel: Channel, roster: Roster, live: Live, writer: str, at: int) -> None:
+    order: Header = {"t": "input", "job": live.row.id, "writer": writer}
+    async for message in channel.messages():
+        if message.header and "size" in message.header:
+            _resize(roster, live, message)
+        body = message.body
+        for start in range(0, len(body), _PIECE):
+            piece = body[start : start + _PIECE]
+            roster.keeping.tell({**order, "at": at}, piece)
+            at += len(piece)
+            await _room(live, writer, at)
+    roster.keeping.tell({**order, "at": at, "end": True})
+
+
+async def _room(live: Live, writer: str, sent: int) -> None:
+    """What is not read from the channel is held back at its other end by credit."""
+    while not live.over and sent - live.inputs[writer][0] > UNWRITTEN:
+        await live.pulse.wait()
+
+
+async def _acknowledge(channel: Channel, live: Live, writer: str, told: int) -> None:
+    while True:
+        pulse = live.pulse
+        at, ended = live.inputs[writer]
+        if at > told:
+            told = at
+            channel.send_nowait(b"", {"ack": at})
+        if ended or live.over:
+            return
+        await pulse.wait()
+
+
+def _resize(roster: Roster, live: Live, message: Message) -> None:
+    match message.header:
+        case {"size": [int(rows), int(columns)]} if 0 < rows < 10_000 and 0 < columns < 10_000:
+            roster.keeping.tell({"t": "resize", "job": live.row.id, "rows": rows, "columns": columns})
+        case _:
+            raise BadMessage("The terminal's size is not [rows, columns].")

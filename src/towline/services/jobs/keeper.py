@@ -1,0 +1,240 @@
+"""The keeper: a process of its own that holds all jobs of one node, and outlives it.
+
+    python -m towline.services.jobs.keeper FOLDER READY_FD
+
+It owns what must not die with the node: processes, pipes, terminals, spools. One node at a time talks to it over a
+Unix socket in FOLDER (0700; the kernel says who the peer is); a newer one takes over. Without a job and without a
+node it ends by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from towline.base.errors import InternalError, TowlineError
+from towline.base.oserrors import disk_error
+from towline.journal.spool import remove_spool
+from towline.protocol.codec import Header
+from towline.runtime.listener import raise_descriptor_limit
+from towline.runtime.loops import new_event_loop
+from towline.services.jobs.held import Held
+from towline.services.jobs.link import SOCKET_NAME, VERSION, Link
+from towline.transports.unix import short_path
+
+FIRST_NODE_SECONDS = 10.0  # nobody came
+ENDING_GRACE = 5.0  # between SIGTERM and SIGKILL for jobs when the keeper itself is told to end
+
+
+class Keeper:
+    """The `House` of all held jobs."""
+
+    def __init__(self, folder: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.folder, self.loop = folder, loop
+        self.over = asyncio.Event()
+        self._jobs: dict[str, Held] = {}
+        self._links: set[Link] = set()
+        self._node: Link | None = None
+        self._grown: dict[str, Held] = {}
+        self._spool_max = 1 << 62
+        self._elsewhere = 0  # bytes that spools of finished jobs take, as the node counts them
+
+    # --- House ---
+
+    def room(self) -> int:
+        """Bytes that all spools together may still grow by."""
+        return max(self._spool_max - self._elsewhere - sum(held.spool.size for held in self._jobs.values()), 0)
+
+    def grown(self, held: Held) -> None:
+        """Tell the node once per turn of the loop, however much there is."""
+        if self._node is None:
+            return
+        if not self._grown:
+            self.loop.call_soon(self._tell_grown)
+        self._grown[held.id] = held
+
+    def _tell_grown(self) -> None:
+        grown, self._grown = self._grown, {}
+        for held in grown.values():
+            self._say({"t": "grown", "job": held.id, "end": held.spool.next_seq, "bytes": sum(held.bytes)})
+
+    def input_moved(self, held: Held, writer: str) -> None:
+        """Tell the node how far a writer's input has got."""
+        at = held.written.get(writer, 0)
+        self._say({"t": "input", "job": held.id, "writer": writer, "at": at, "eof": held.eof})
+
+    def ended(self, held: Held, ending: Header) -> None:
+        """Its spool has the last word; the node hears it, too, if there is one."""
+        self._jobs.pop(held.id, None)
+        self._grown.pop(held.id, None)
+        self._elsewhere += held.spool.size
+        end = held.spool.next_seq
+        self._say({"t": "exited", "job": held.id, "end": end, "size": held.spool.size, "exit": ending})
+        self._rest()
+
+    # --- nodes ---
+
+    def link(self) -> Link:
+        """For the socket's server: a newcomer."""
+        link = Link(self._hear, self._gone)
+        self._links.add(link)
+        return link
+
+    def _gone(self, link: Link) -> None:
+        self._links.discard(link)
+        if self._node is link:
+            self._node = None
+        self._rest()
+
+    def _rest(self) -> None:
+        if not self._jobs and not self._links:
+            self.over.set()
+
+    def leave_if_idle(self) -> None:
+        """Nobody came in time."""
+        self._rest()
+
+    def end_all(self) -> None:
+        """The machine is going down: end the jobs in order, then ourselves."""
+        for held in list(self._jobs.values()):
+            held.signal(signal.SIGTERM, ENDING_GRACE)
+        for link in list(self._links):
+            if not self._jobs:
+                link.close()
+
+    def _say(self, header: Header, body: bytes = b"") -> None:
+        if self._node is not None:
+            self._node.say(header, body)
+
+    def _hear(self, link: Link, header: Header, body: bytes) -> None:
+        if link.peer_uid not in {os.getuid(), -1}:
+            link.close()
+            return
+        number = header.get("r")
+        try:
+            answer, payload = self._obey(link, header, body)
+        except TowlineError as error:
+            answer, payload = {"t": "error", "code": error.code, "message": error.sentence}, b""
+        except OSError as error:
+            documented = disk_error(error, self.folder)
+            answer, payload = {"t": "error", "code": documented.code, "message": documented.sentence}, b""
+        except Exception as error:  # noqa: BLE001  # one bad request must not cost all jobs
+            sentence = f"A bug in the keeper: {type(error).__name__}: {error}."
+            answer, payload = {"t": "error", "code": InternalError.code, "message": sentence}, b""
+            print(sentence, file=sys.stderr, flush=True)
+        if number is not None:
+            link.say({"t": "ok", **answer, "r": number}, payload)
+
+    def _obey(self, link: Link, header: Header, body: bytes) -> tuple[Header, bytes]:
+        fields: dict[str, Any] = dict(header)
+        held = self._jobs.get(str(fields.get("job", "")))
+        match fields.get("t"):
+            case "hello":
+                return self._take_over(link, fields)
+            case "start":
+                return self._start(json.loads(body)), b""
+            case "spool":
+                self._elsewhere = int(fields["elsewhere"])
+                self._stir()
+            case "input" if held is not None:
+                held.input(str(fields["writer"]), int(fields["at"]), body, end=bool(fields.get("end")))
+            case "position":
+                writer = str(fields["writer"])
+                return {"at": held.written.get(writer, 0) if held else 0, "over": held is None}, b""
+            case "resize" if held is not None:
+                held.resize(int(fields["rows"]), int(fields["columns"]))
+            case "signal":
+                after = fields.get("kill_after")
+                done = held is not None and held.signal(
+                    int(fields["number"]), None if after is None else float(after)
+                )
+                return {"done": done}, b""
+            case "release" if held is not None:
+                held.release(int(fields["upto"]))
+                self._stir()
+            case "screen" if held is not None and held.modes is not None:
+                first, last = held.modes.tail
+                end = held.spool.next_seq
+                return {"first": first, "last": last, "end": end}, held.modes.restore()
+            case _:
+                pass  # about a job that has just ended
+        return {}, b""
+
+    def _take_over(self, link: Link, fields: dict[str, Any]) -> tuple[Header, bytes]:
+        before, self._node = self._node, link
+        if before is not None:
+            before.close()
+        self._spool_max, self._elsewhere = int(fields["spool"]), int(fields["elsewhere"])
+        self._stir()
+        rows = [held.describe() for held in self._jobs.values()]
+        return {"v": VERSION, "pid": os.getpid()}, json.dumps(rows).encode()
+
+    def _start(self, spec: dict[str, Any]) -> Header:
+        known = self._jobs.get(str(spec["job"]))
+        if known is not None:
+            return {"pid": known.pid}
+        folder = os.path.join(self.folder, str(spec["job"]))
+        try:
+            held = Held(self, folder, spec)
+        except TowlineError:
+            remove_spool(folder)
+            raise
+        self._jobs[held.id] = held
+        return {"pid": held.pid}
+
+    def _stir(self) -> None:
+        """There may be room in the spools again."""
+        for held in list(self._jobs.values()):
+            if held.stalled:
+                held.resume()
+
+
+async def keep(folder: str, ready: int) -> None:
+    """Hold jobs until there are none and nobody asks."""
+    loop = asyncio.get_running_loop()
+    keeper = Keeper(folder, loop)
+    path = os.path.join(folder, SOCKET_NAME)
+    if os.path.lexists(path):
+        os.unlink(path)  # we hold the lock, so nobody listens there
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.setblocking(False)
+    with short_path(path) as short:
+        listener.bind(short)
+    server = await loop.create_unix_server(keeper.link, sock=listener, backlog=16)
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    loop.add_signal_handler(signal.SIGTERM, keeper.end_all)
+    os.write(ready, b"1")
+    os.close(ready)
+    waiting = loop.call_later(FIRST_NODE_SECONDS, keeper.leave_if_idle)
+    await keeper.over.wait()
+    waiting.cancel()
+    os.unlink(path)
+    server.close()
+
+
+def main(arguments: list[str]) -> int:
+    """Take the folder's lock (so that there is one keeper), then hold jobs."""
+    folder, ready = arguments[0], int(arguments[1])
+    if os.fork():
+        os._exit(0)  # whoever started us waits for this; from now on we are nobody's child
+    lock = os.open(os.path.join(folder, "keeper.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 1
+    os.set_inheritable(ready, False)
+    raise_descriptor_limit()
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(keep(folder, ready))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

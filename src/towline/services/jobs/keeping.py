@@ -1,0 +1,166 @@
+"""The node's end of the keeper: find the one that is there, or start one; ask it, tell it, notice its death."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+from towline.base.errors import ConnectionLost, InternalError, error_from_wire
+from towline.base.oserrors import oserrors
+from towline.base.text import printable
+from towline.protocol.codec import Header
+from towline.services.jobs.link import SOCKET_NAME, VERSION, Link
+from towline.transports.unix import short_path
+
+START_SECONDS = 15.0
+TRIES = 3
+Rows = list[Header]
+
+
+class Keeping:
+    """`hear` gets what the keeper tells by itself; `lost` is called when it is gone though nobody closed it."""
+
+    def __init__(self, folder: str, spool: int, hear: Callable[[Header], None], lost: Callable[[], None]) -> None:
+        self.folder = folder
+        self.spool = spool
+        self.elsewhere = 0  # bytes on disk of finished jobs
+        self._hear, self._lost = hear, lost
+        self._link: Link | None = None
+        self._turn = asyncio.Lock()
+        self._asked: dict[int, asyncio.Future[tuple[Header, bytes]]] = {}
+        self._number = 0
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        return f"<Keeping {self.folder} {self._link!r}>"
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a keeper and we talk to it."""
+        return self._link is not None
+
+    async def adopt(self) -> Rows | None:
+        """Take over the keeper that is there, and the jobs it holds; None when there is none."""
+        loop = asyncio.get_running_loop()
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            with short_path(os.path.join(self.folder, SOCKET_NAME)) as short:
+                await loop.sock_connect(sock, short)
+            _, link = await loop.create_unix_connection(lambda: Link(self._on_message, self._on_gone), sock=sock)
+        except OSError:
+            sock.close()
+            return None
+        if link.peer_uid != os.getuid():
+            link.close()
+            return None
+        self._link = link
+        try:
+            answer, body = await self.ask({"t": "hello", "spool": self.spool, "elsewhere": self.elsewhere})
+        except ConnectionLost:
+            return None  # it was just about to end
+        if answer.get("v") != VERSION:
+            raise InternalError("The jobs of this node are held by another version of Towline.")
+        rows: Rows = json.loads(body)
+        return rows
+
+    async def ready(self) -> None:
+        """See to it that there is a keeper. Raises DiskError, InternalError."""
+        if self._link is not None:
+            return
+        async with self._turn:
+            for _ in range(TRIES):
+                if self._link is not None or await self.adopt() is not None:
+                    return
+                await asyncio.to_thread(self._launch)
+            if self._link is None and await self.adopt() is None:
+                raise InternalError("The process that holds jobs could not be started; its log is jobs/keeper.log.")
+
+    async def ask(self, header: Header, body: bytes = b"") -> tuple[Header, bytes]:
+        """A request and its answer. Raises what the keeper refuses with, ConnectionLost."""
+        if self._link is None:
+            raise ConnectionLost("The process that holds the jobs is gone.")
+        self._number += 1
+        number = self._number
+        answer: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
+        self._asked[number] = answer
+        self._link.say({**header, "r": number}, body)
+        try:
+            return await answer
+        finally:
+            self._asked.pop(number, None)
+
+    def tell(self, header: Header, body: bytes = b"") -> None:
+        """Something that needs no answer; lost when there is no keeper."""
+        if self._link is not None:
+            self._link.say(header, body)
+
+    def tell_soon(self, header: Header) -> None:
+        """`tell`, from any thread."""
+        self._loop.call_soon_threadsafe(self.tell, header)
+
+    def close(self) -> None:
+        """Leave it alone with its jobs."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+        self._fail_all()
+
+    def _on_message(self, link: Link, header: Header, body: bytes) -> None:
+        number = header.get("r")
+        if number is None:
+            if link is self._link:
+                self._hear(header)
+            return
+        answer = self._asked.get(number) if isinstance(number, int) else None
+        if answer is None or answer.done():
+            return
+        code = header.get("code")
+        if header.get("t") == "error" and isinstance(code, int):
+            answer.set_exception(error_from_wire(code, printable(str(header.get("message", ""))), retryable=False))
+        else:
+            answer.set_result((header, body))
+
+    def _on_gone(self, link: Link) -> None:
+        if link is not self._link:
+            return
+        self._link = None
+        self._fail_all()
+        self._lost()
+
+    def _fail_all(self) -> None:
+        for answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(ConnectionLost("The process that holds the jobs is gone."))
+
+    def _launch(self) -> None:
+        """Start a keeper and wait until it listens. It is nobody's child, so that nobody must reap it. Blocking."""
+        with oserrors(self.folder):
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            path = os.path.join(self.folder, "keeper.log")
+            log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            ready, theirs = os.pipe()
+        try:
+            with subprocess.Popen(
+                [sys.executable, "-m", "towline.services.jobs.keeper", self.folder, str(theirs)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(theirs,),
+                start_new_session=True,
+            ) as process:
+                os.close(theirs)
+                theirs = -1
+                os.read(ready, 1)  # a byte, or the end when it could not start
+                process.wait(START_SECONDS)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise InternalError(f"The process that holds jobs could not be started: {error}.")
+        finally:
+            for descriptor in (log, ready, theirs):
+                if descriptor >= 0:
+                    os.close(descriptor)

@@ -1,0 +1,143 @@
+"""A stream of output: opened at a seq, it ends with what the spool says about the job's end, and with nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from towline.base.errors import Draining
+from towline.base.limits import KIB
+from towline.journal import Gap, Record
+from towline.journal.interface import Item
+from towline.journal.spool import SpoolReader
+from towline.protocol.codec import Header
+from towline.runtime.channel import Channel
+from towline.services.jobs.messages import signal_name
+from towline.services.jobs.roster import CONTROL, Attachment, Live, Roster
+from towline.store.jobs import LOST, JobRow
+
+MESSAGE_BYTES = 256 * KIB
+NEAR_RECORDS = 4  # this few new records are in the page cache: read where we are, not on a thread
+
+
+class Wanted(NamedTuple):
+    """Where to begin, whether to wait for more, and which streams (1 standard output, 2 standard error)."""
+
+    seq: int
+    follow: bool
+    streams: frozenset[int]
+    acks: bool
+
+
+async def send_output(channel: Channel, roster: Roster, row: JobRow, wanted: Wanted) -> None:
+    """Everything from `wanted.seq` on, then END with how the job ended, if it has. Raises what ends the stream."""
+    live = roster.live.get(row.id)
+    attachment = Attachment(channel.person)
+    if live is not None:
+        attachment.acked = wanted.seq - 1 if wanted.acks else None
+        roster.attach(live, attachment)
+    pumping = asyncio.ensure_future(_pump(channel, roster, row, live, wanted))
+    listening = asyncio.ensure_future(_listen(channel, roster, live, attachment))
+    try:
+        await asyncio.wait({pumping, listening}, return_when=asyncio.FIRST_COMPLETED)
+        if not pumping.done():
+            listening.result()  # raises when the stream is lost; the client may also just have ended its side
+        trailer = await pumping
+        if "exit" in trailer and wanted.acks:
+            roster.read_out(row)
+        channel.end(trailer)
+    finally:
+        pumping.cancel()
+        listening.cancel()
+        if live is not None:
+            roster.detach(live, attachment)
+
+
+async def _listen(channel: Channel, roster: Roster, live: Live | None, attachment: Attachment) -> None:
+    async for message in channel.messages():
+        match message.header:
+            case {"ack": int(seq)} if live is not None and attachment.acked is not None:
+                attachment.acked = max(attachment.acked, min(seq, live.end - 1))
+                roster.release(live)
+            case {"detach": True}:
+                attachment.detached = True
+            case _:
+                pass
+
+
+async def _pump(channel: Channel, roster: Roster, row: JobRow, live: Live | None, wanted: Wanted) -> Header:
+    reader = SpoolReader(roster.spool_folder(row.id), wanted.seq)
+    try:
+        while True:
+            over, pulse = live is None or live.over, live.pulse if live is not None else None
+            items = await _read(reader, live)
+            for header, body, exit_ in _messages(items, wanted.streams):
+                if exit_:
+                    return trailer_of(live.row if live is not None and live.over else row, reader.seq, exit_)
+                await channel.send(body, header)
+            if items:
+                continue
+            if over:
+                return trailer_of(live.row if live is not None else row, reader.seq, None)
+            if not wanted.follow:
+                return {"end": reader.seq, "state": "running"}
+            assert pulse is not None
+            await _either(pulse, roster.draining)
+    finally:
+        reader.close()
+
+
+async def _read(reader: SpoolReader, live: Live | None) -> list[Item]:
+    try:
+        if live is not None and live.end - reader.seq <= NEAR_RECORDS:
+            return reader.read()
+        return await asyncio.to_thread(reader.read)
+    except FileNotFoundError:
+        return []  # forgotten meanwhile, or never begun
+
+
+async def _either(pulse: asyncio.Event, draining: asyncio.Event) -> None:
+    """Wait for the one; the other ends it. (A drain rings every job, so that one wait is enough.)"""
+    if not draining.is_set():
+        await pulse.wait()
+    if draining.is_set():
+        raise Draining("The node is shutting down; the job goes on.", retry_after=0.5)
+
+
+def _messages(items: list[Item], streams: frozenset[int]) -> Iterator[tuple[Header, bytes, Header | None]]:
+    """Neighbours of one stream go into one message; `q` is the seq of its last record. The last element is the exit."""
+    parts: list[bytes] = []
+    kind = size = last = 0
+    for item in items:
+        joins = isinstance(item, Record) and item.kind == kind and size + len(item.payload) <= MESSAGE_BYTES
+        if parts and not joins:
+            yield {"s": kind, "q": last}, b"".join(parts), None
+            parts, size, kind = [], 0, 0
+        if isinstance(item, Gap):
+            yield {"gap": [item.from_.seq, item.to.seq], "reason": item.reason}, b"", None
+        elif item.kind == CONTROL:
+            ending = json.loads(item.payload).get("exit")
+            if isinstance(ending, dict):
+                yield {}, b"", ending
+        elif item.kind in streams:
+            parts.append(item.payload)
+            kind, last = item.kind, item.seq
+            size += len(item.payload)
+    if parts:
+        yield {"s": kind, "q": last}, b"".join(parts), None
+
+
+def trailer_of(row: JobRow, end: int, ending: Header | None) -> Header:
+    """How a stream of output ends: with `exit` only when the keeper said so."""
+    if row.state == LOST and ending is None:
+        return {"end": end, "lost": row.reason}
+    status, number = (ending.get("status"), ending.get("signal")) if ending else (row.status, row.signal)
+    said: Header = {"status": status, "signal": signal_name(number) if isinstance(number, int) else None}
+    if isinstance(number, int):
+        said["number"] = number
+    for name in ("timed_out", "left_open", "unwritten"):
+        if ending is not None and ending.get(name):
+            said[name] = ending[name]
+    return {"end": end, "exit": said}

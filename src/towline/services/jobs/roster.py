@@ -1,0 +1,426 @@
+"""The node's books: which jobs there are, who looks at them, what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from towline.base.errors import ConnectionLost, JobLost, LimitExceeded, TowlineError, UnknownJob
+from towline.base.ids import short_id
+from towline.journal.spool import last_record, remove_spool, spool_size
+from towline.protocol.codec import Header
+from towline.services.jobs import messages
+from towline.services.jobs.keeping import Keeping
+from towline.services.jobs.messages import Spec, signal_name
+from towline.store import Store
+from towline.store.jobs import EXITED, JOB_ROWS, KILLED, LOST, RUNNING, STARTING, JobRow
+
+log = logging.getLogger("towline.jobs")
+CONTROL = 3
+GONE = "The process that held it ended."
+SWEEP_SECONDS = 600.0
+CROWDED = 0.75  # of the node's spool: from here on the oldest outputs that were read go first
+
+
+class Attachment:
+    """Somebody who reads a job's output. `acked`: what they need no more (None: they do not say)."""
+
+    __slots__ = ("acked", "detached", "person")
+
+    def __init__(self, person: str) -> None:
+        self.person = person
+        self.acked: int | None = None
+        self.detached = False
+
+
+class Live:
+    """A job that has not ended, as far as is known."""
+
+    def __init__(self, row: JobRow) -> None:
+        self.row = row
+        self.end = 1
+        self.bytes = 0
+        self.over = False
+        self.pulse = asyncio.Event()
+        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.attached: set[Attachment] = set()
+        self.inputs: dict[str, tuple[int, bool]] = {}  # writer -> (bytes that were taken, whether input has ended)
+        self.acked = 0
+        self.alone: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Live {self.row.id} end={self.end} over={self.over} attached={len(self.attached)}>"
+
+    def ring(self) -> None:
+        """Something has changed."""
+        pulse, self.pulse = self.pulse, asyncio.Event()
+        pulse.set()
+
+
+class Roster:
+    """All jobs of one node. `folder` has a spool per job, and the keeper's socket."""
+
+    def __init__(self, store: Store, folder: str, *, spool: int, spool_per_job: int) -> None:
+        self.folder, self.spool_per_job = folder, spool_per_job
+        self.draining = asyncio.Event()
+        self.live: dict[str, Live] = {}
+        self.keeping = Keeping(folder, spool, self._hear, self._keeper_lost)
+        self._store = store
+        self._todo: list[Callable[[], object]] = []
+        self._saving: asyncio.Task[None] | None = None
+        self._read_out: set[str] = set()  # finished jobs whose end somebody has
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    # --- life ---
+
+    async def open(self) -> None:
+        """Take over what an earlier node left."""
+        rows = await asyncio.to_thread(self._store.jobs.live)
+        self.keeping.elsewhere = await asyncio.to_thread(self._store.jobs.kept_bytes)
+        held = await self.keeping.adopt()
+        by_id = {str(each["job"]): each for each in held or []}
+        for row in rows:
+            if (known := by_id.pop(row.id, None)) is not None:
+                live = self.live[row.id] = Live(replace(row, state=RUNNING, pid=int(str(known["pid"]))))
+                live.end, live.bytes = int(str(known["end"])), int(str(known["bytes"]))
+                live.started.set_result(None)
+                self._arm(live)
+            else:
+                await asyncio.to_thread(self._settle, row)
+        for job in by_id:  # nobody knows whose they are
+            self.keeping.tell({"t": "signal", "job": job, "number": int(signal.SIGKILL)})
+        self._sweep_later()
+
+    async def close(self) -> None:
+        """Write down what is known; the jobs go on."""
+        self.draining.set()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for live in self.live.values():
+            self._disarm(live)
+        self.keeping.close()
+        while self._saving is not None:
+            await asyncio.shield(self._saving)
+
+    # --- asking ---
+
+    def spool_folder(self, job: str) -> str:
+        """Where a job's output is."""
+        return os.path.join(self.folder, job)
+
+    async def start(self, person: str, spec: Spec) -> JobRow:
+        """Start it, or find what the same request started before. Raises what keeps it from starting."""
+        self._check_limits(person, spec)
+        spool = min(int(spec.spool) or self.spool_per_job, self.spool_per_job)
+        row = JobRow(
+            id=short_id(os.urandom(5)), person=person, request=spec.request,
+            argv=[spec.shown] if spec.login else spec.argv,
+            terminal=spec.size is not None, on_disconnect=spec.on_disconnect, after=spec.after, state=STARTING,
+            started=time.time(),
+        )  # fmt: skip
+        row, new = await asyncio.to_thread(self._begin, row)
+        live = self.live.get(row.id)
+        if live is not None:
+            await asyncio.shield(live.started)
+            return live.row
+        if not new and (row.state != STARTING or self._was_begun(row)):
+            return row
+        return await self._start(row, spec, max(spool, messages.LEAST_SPOOL))
+
+    async def _start(self, row: JobRow, spec: Spec, spool: int) -> JobRow:
+        live = self.live[row.id] = Live(row)
+        live.started.add_done_callback(lambda started: started.cancelled() or started.exception())
+        order = json.dumps(messages.order_for(row.id, spec, spool, dict(os.environ))).encode()
+        try:
+            await self.keeping.ready()
+            answer, _ = await self.keeping.ask({"t": "start"}, order)
+        except ConnectionLost:
+            error = JobLost("The process that holds jobs ended while it started this one.")
+            live.started.set_exception(error)
+            raise error
+        except BaseException as error:
+            self.live.pop(row.id, None)
+            self._save(lambda: self._store.jobs.forget(row.id))
+            live.started.set_exception(error if isinstance(error, TowlineError) else JobLost())
+            raise
+        if not live.over:
+            live.row = replace(live.row, state=RUNNING, pid=int(str(answer["pid"])))
+            saved = live.row
+            self._save(lambda: self._store.jobs.update(saved) if self.live.get(saved.id) is live else None)
+            self._arm(live)
+        live.started.set_result(None)
+        return live.row
+
+    def _was_begun(self, row: JobRow) -> bool:
+        """Whether a keeper has made its spool, which comes before its process."""
+        return os.path.isdir(self.spool_folder(row.id))
+
+    def _begin(self, row: JobRow) -> tuple[JobRow, bool]:
+        with self._store.database.transaction():
+            kept, new = self._store.jobs.begin(row)
+            if new:
+                self._store.audit.note(row.started, row.person, "run", row.id, " ".join(row.argv))
+        return kept, new
+
+    def _check_limits(self, person: str, spec: Spec) -> None:
+        mine = [live for live in self.live.values() if live.row.person == person]
+        if any(live.row.request == spec.request for live in mine):
+            return  # a retry
+        messages.RUNNING_PER_PERSON.check(len(mine) + 1)
+        if spec.size is not None:
+            messages.TERMINALS_PER_PERSON.check(sum(live.row.terminal for live in mine) + 1)
+
+    async def check_spool(self, person: str) -> None:
+        """Raise LimitExceeded when the person's kept output is too much. Makes room first where that is possible."""
+        if self.keeping.elsewhere > CROWDED * self.keeping.spool:
+            await asyncio.to_thread(self._sweep)
+        limit = min(messages.SPOOL_PER_PERSON.value, self.keeping.spool)
+        if self.keeping.elsewhere > limit // 2:
+            kept = await asyncio.to_thread(self._store.jobs.kept_bytes, person)
+            if kept >= limit:
+                raise LimitExceeded(
+                    f"Limit job_spool_person is {limit} bytes; {kept} are kept of your finished jobs. "
+                    "Forget some: tow forget ALIAS JOB."
+                )
+
+    async def find(self, job: str) -> JobRow:
+        """The job's row as it is now. Raises UnknownJob."""
+        live = self.live.get(job)
+        row = live.row if live is not None else await asyncio.to_thread(self._store.jobs.find, job)
+        if row is None:
+            raise UnknownJob
+        return row
+
+    async def rows(self, person: str | None) -> list[tuple[JobRow, int]]:
+        """The jobs (of one person), oldest first, with how many clients look at each."""
+        rows = await asyncio.to_thread(self._store.jobs.all, person)
+        result: list[tuple[JobRow, int]] = []
+        for row in rows:
+            live = self.live.get(row.id)
+            if live is None:
+                result.append((row, 0))
+            else:
+                row = live.row if live.over else replace(live.row, bytes=live.bytes)  # noqa: PLW2901
+                result.append((row, len(live.attached)))
+        return result
+
+    async def signal(self, person: str, row: JobRow, number: int, kill_after: float | None) -> bool:
+        """Signal a job's process group; False when it has ended."""
+        self.note(person, "signal", row.id, signal_name(number))
+        if row.id not in self.live or not self.keeping.is_up:
+            return False
+        header: Header = {"t": "signal", "job": row.id, "number": number, "kill_after": kill_after}
+        answer, _ = await self.keeping.ask(header)
+        return answer.get("done") is True
+
+    async def forget(self, row: JobRow) -> None:
+        """Drop a finished job and its output."""
+        await asyncio.to_thread(self._drop, row)
+
+    def note(self, person: str, action: str, job: str, detail: str = "") -> None:
+        """A line in the audit log."""
+        now = time.time()
+        self._save(lambda: self._store.audit.note(now, person, action, job, detail, durable=False))
+
+    # --- attachments ---
+
+    def attach(self, live: Live, attachment: Attachment) -> None:
+        """Somebody looks."""
+        live.attached.add(attachment)
+        self._disarm(live)
+
+    def detach(self, live: Live, attachment: Attachment) -> None:
+        """They do not look any more."""
+        live.attached.discard(attachment)
+        self.release(live)
+        if not live.attached and not self.draining.is_set():
+            self._arm(live, orderly=attachment.detached)
+
+    def release(self, live: Live) -> None:
+        """Tell the keeper what all who look have got."""
+        acks = [each.acked for each in live.attached if each.acked is not None]
+        acked = min(acks) if acks else live.acked
+        if acked > live.acked:
+            live.acked = acked
+            self.keeping.tell({"t": "release", "job": live.row.id, "upto": acked})
+
+    def read_out(self, row: JobRow) -> None:
+        """Somebody has everything, the end included."""
+        self._read_out.add(row.id)
+
+    def _arm(self, live: Live, *, orderly: bool = True) -> None:
+        """Nobody looks: what happens then, and when."""
+        if live.over or live.attached:
+            return
+        after = live.row.after
+        if live.row.on_disconnect == "kill" and orderly and not after:
+            after = messages.KEEP_SECONDS  # whoever said goodbye did not lose the connection
+        self._disarm(live)
+        live.alone = asyncio.get_running_loop().call_later(after, self._abandon, live)
+
+    def _disarm(self, live: Live) -> None:
+        if live.alone is not None:
+            live.alone.cancel()
+            live.alone = None
+
+    def _abandon(self, live: Live) -> None:
+        if not live.over and not live.attached:
+            self.note("node", "signal", live.row.id, f"no client for {live.row.after:.0f} s")
+            header: Header = {
+                "t": "signal",
+                "job": live.row.id,
+                "number": int(signal.SIGHUP if live.row.terminal else signal.SIGTERM),
+            }
+            self.keeping.tell(header | {"kill_after": messages.KILL_GRACE})
+
+    # --- what the keeper says ---
+
+    def _hear(self, header: Header) -> None:
+        live = self.live.get(str(header.get("job")))
+        if live is None:
+            return
+        match header:
+            case {"t": "grown", "end": int(end), "bytes": int(size)}:
+                live.end, live.bytes = end, size
+                live.ring()
+            case {"t": "input", "writer": str(writer), "at": int(at), "eof": bool(eof)}:
+                live.inputs[writer] = (at, eof)
+                live.ring()
+            case {"t": "exited", "end": int(end), "size": int(size), "exit": dict(ending)}:
+                live.end = end
+                self._finish(live, ended(live.row, ending, size))
+            case _:
+                pass  # a newer keeper may say more
+
+    def _finish(self, live: Live, row: JobRow) -> None:
+        live.row, live.over, live.bytes = row, True, row.bytes
+        self._disarm(live)
+        self.keeping.elsewhere += row.size
+        live.ring()
+
+        def kept() -> None:
+            self._store.jobs.update(row)
+
+        self._save(kept, then=lambda: self.live.pop(row.id, None))
+
+    def _keeper_lost(self) -> None:
+        """Its jobs are lost, unless their spools say that they had ended."""
+        log.error("the process that held the jobs has gone; %d jobs are lost", len(self.live))
+        for live in list(self.live.values()):
+            if not live.over:
+                self._finish(live, self._last_known(live.row))
+
+    def _settle(self, row: JobRow) -> None:
+        """A job of an earlier node that nobody holds any more. Blocking."""
+        if row.state == STARTING and not self._was_begun(row):
+            self._store.jobs.forget(row.id)  # it never came to that
+            return
+        known = self._last_known(row)
+        self._store.jobs.update(known, durable=True)
+        self.keeping.elsewhere += known.size
+
+    def _last_known(self, row: JobRow) -> JobRow:
+        folder = self.spool_folder(row.id)
+        last = last_record(folder)
+        size = spool_size(folder)
+        if last is not None and last.kind == CONTROL:
+            with contextlib.suppress(ValueError, AttributeError):
+                ending = json.loads(last.payload).get("exit")
+                if isinstance(ending, dict):
+                    return ended(row, ending, size)
+        _end_orphan(row)
+        return row.ending(LOST, reason=GONE, ended=time.time(), size=size)
+
+    # --- writing down ---
+
+    def _save(self, do: Callable[[], object], then: Callable[[], object] | None = None) -> None:
+        """In the background, in order, many at once."""
+        self._todo.append(do)
+        if then is not None:
+            loop = asyncio.get_running_loop()
+            self._todo.append(lambda: loop.call_soon_threadsafe(then))
+        if self._saving is None:
+            self._saving = asyncio.ensure_future(self._save_all())
+
+    async def _save_all(self) -> None:
+        try:
+            while self._todo:
+                todo, self._todo = self._todo, []
+                try:
+                    await asyncio.to_thread(self._in_one, todo)
+                except TowlineError as error:
+                    log.error("jobs could not be written down: %s", error.sentence)
+        finally:
+            self._saving = None
+
+    def _in_one(self, todo: list[Callable[[], object]]) -> None:
+        with self._store.database.transaction(durable=False):
+            for do in todo:
+                do()
+
+    # --- tidying ---
+
+    def _sweep_later(self) -> None:
+        def sweep() -> None:
+            self._save(self._sweep)
+            self._sweep_later()
+
+        self._sweeping = asyncio.get_running_loop().call_later(SWEEP_SECONDS, sweep)
+
+    def _sweep(self) -> None:
+        """Drop what is old, and when it gets crowded what was read. Blocking."""
+        rows = self._store.jobs.finished()
+        before = time.time() - messages.KEEP_SECONDS
+        for index, row in enumerate(rows):
+            crowded = self.keeping.elsewhere > CROWDED * self.keeping.spool and row.id in self._read_out
+            if (row.ended or 0) < before or crowded or len(rows) - index > JOB_ROWS.value:
+                self._drop(row)
+
+    def _drop(self, row: JobRow) -> None:
+        remove_spool(self.spool_folder(row.id))
+        self._store.jobs.forget(row.id)
+        self._read_out.discard(row.id)
+        self.keeping.elsewhere = max(self.keeping.elsewhere - row.size, 0)
+        self.keeping.tell_soon({"t": "spool", "elsewhere": self.keeping.elsewhere})
+
+
+def ended(row: JobRow, ending: Header, size: int) -> JobRow:
+    """The row of a job whose keeper says how it ended."""
+    status, number = ending.get("status"), ending.get("signal")
+    reason = "timed out" if ending.get("timed_out") else "output left open" if ending.get("left_open") else ""
+    moment, printed = ending.get("time"), ending.get("bytes")
+    return row.ending(
+        KILLED if isinstance(number, int) else EXITED,
+        status=status if isinstance(status, int) else None,
+        signal=number if isinstance(number, int) else None,
+        reason=reason,
+        ended=moment if isinstance(moment, float) else time.time(),
+        bytes=printed if isinstance(printed, int) else 0,
+        size=size,
+    )
+
+
+def _end_orphan(row: JobRow) -> None:
+    """A process that nobody holds is ended, if it is still the one that we started: its environment says so."""
+    if not row.pid:
+        return
+    try:
+        pidfd = os.pidfd_open(row.pid)
+    except OSError:
+        return
+    try:
+        with open(f"/proc/{row.pid}/environ", "rb") as file:
+            ours = f"TOWLINE_JOB={row.id}".encode() in file.read().split(b"\0")
+        if ours:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except OSError:
+        pass  # it has ended meanwhile
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,197 @@
+"""The service `jobs`. Each request is a stream; `op` says what is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+from towline.base.errors import BadMessage, Conflict, UnknownJob
+from towline.journal import Record
+from towline.journal.spool import SpoolReader
+from towline.protocol.codec import Header
+from towline.runtime.channel import Channel
+from towline.services import requests
+from towline.services.jobs import messages
+from towline.services.jobs.input import take_input
+from towline.services.jobs.messages import KILL_GRACE, check_grants, parse_spec, signal_number
+from towline.services.jobs.modes import replayed
+from towline.services.jobs.output import Wanted, send_output
+from towline.services.jobs.roster import Roster
+from towline.store import Store
+from towline.store.jobs import JobRow
+from towline.trust.grants import Grants
+
+_STREAMS = {"stdout": frozenset({1}), "stderr": frozenset({2}), "both": frozenset({1, 2})}
+_ROWS_AT_ONCE = 200
+
+
+class JobsService:
+    """One for a node. `folder` is the jobs' own; `spool` and `spool_per_job` in bytes."""
+
+    def __init__(self, store: Store, folder: str, *, spool: int, spool_per_job: int) -> None:
+        self._roster = Roster(store, folder, spool=spool, spool_per_job=spool_per_job)
+
+    async def open(self) -> None:
+        """Take over what an earlier node left. Before the node listens."""
+        await self._roster.open()
+
+    def begin_drain(self) -> None:
+        """End the streams of output that wait: their clients come back to the next node."""
+        self._roster.draining.set()
+        for live in self._roster.live.values():
+            live.ring()
+
+    async def close(self) -> None:
+        """Let go of the keeper, which goes on."""
+        await self._roster.close()
+
+    async def __call__(self, channel: Channel) -> None:
+        _grants(channel).require("run")
+        match channel.header.get("op"):
+            case "start":
+                await self._start(channel)
+            case "attach":
+                await self._attach(channel)
+            case "input":
+                await self._input(channel)
+            case "signal":
+                await self._signal(channel)
+            case "list":
+                await self._list(channel)
+            case "forget":
+                await self._forget(channel)
+            case other:
+                raise BadMessage(f"The service jobs has no operation {other!r}.")
+
+    # --- the operations ---
+
+    async def _start(self, channel: Channel) -> None:
+        message = await channel.receive()
+        if message is None:
+            raise BadMessage("The command did not come.")
+        spec = parse_spec(message.body)
+        if not spec.request:
+            raise BadMessage("The command has no request id.")
+        check_grants(_grants(channel), spec)
+        await self._roster.check_spool(channel.person)
+        row = await self._roster.start(channel.person, spec)
+        channel.accept(_opening(row))
+        if requests.flag(channel.header, "follow"):
+            await send_output(channel, self._roster, row, Wanted(1, True, _STREAMS["both"], True))
+
+    async def _attach(self, channel: Channel) -> None:
+        header = channel.header
+        row = await self._find(channel)
+        stream = requests.text(header, "stream", "both")
+        if stream not in _STREAMS:
+            raise BadMessage("The request's 'stream' is none of stdout, stderr, both.")
+        seq = requests.number(header, "from", 1, least=-1)
+        if requests.flag(header, "note"):
+            self._roster.note(channel.person, "attach", row.id, f"from {seq}")
+        opening = _opening(row)
+        if seq < 0:  # the end, whatever it is by then
+            seq = self._roster.live[row.id].end if row.id in self._roster.live else 1 << 62
+        screen = b""
+        if requests.flag(header, "screen"):
+            screen, seq = await self._screen(row, seq)
+        channel.accept(opening)
+        if screen:
+            await channel.send(screen, {"s": 1, "q": seq - 1, "screen": True})
+        wanted = Wanted(max(seq, 1), requests.flag(header, "follow"), _STREAMS[stream], requests.flag(header, "acks"))
+        await send_output(channel, self._roster, row, wanted)
+
+    async def _screen(self, row: JobRow, seq: int) -> tuple[bytes, int]:
+        """What brings a fresh terminal to where the job's terminal is, and the seq that follows."""
+        if row.id not in self._roster.live or not row.terminal:
+            return b"", seq
+        answer, modes = await self._roster.keeping.ask({"t": "screen", "job": row.id})
+        match answer:
+            case {"first": int(first), "last": int(last), "end": int(end)}:
+                tail = await asyncio.to_thread(_tail, self._roster.spool_folder(row.id), first, last)
+                return replayed(tail) + modes, end
+            case _:
+                return b"", seq
+
+    async def _input(self, channel: Channel) -> None:
+        row = await self._find(channel)
+        writer = requests.text(channel.header, "writer")[:64]
+        await take_input(channel, self._roster, self._roster.live.get(row.id), row.id, f"{channel.person}/{writer}")
+
+    async def _signal(self, channel: Channel) -> None:
+        row = await self._find(channel)
+        number = signal_number(requests.text(channel.header, "signal"))
+        grace = requests.seconds(channel.header, "kill_after", KILL_GRACE)
+        hard = number == signal_number("TERM") and grace > 0
+        done = await self._roster.signal(channel.person, row, number, grace if hard else None)
+        channel.accept({"done": done})
+
+    async def _list(self, channel: Channel) -> None:
+        everybody = _grants(channel).allows("admin") and requests.flag(channel.header, "all")
+        rows = await self._roster.rows(None if everybody else channel.person)
+        channel.accept()
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            batch = [_listed(*each) for each in rows[start : start + _ROWS_AT_ONCE]]
+            await channel.send(json.dumps(batch).encode())
+
+    async def _forget(self, channel: Channel) -> None:
+        row = await self._find(channel)
+        if row.id in self._roster.live and not self._roster.live[row.id].over:
+            raise Conflict("The job is running; kill it first.")
+        await self._roster.forget(row)
+        self._roster.note(channel.person, "forget", row.id)
+        channel.accept()
+
+    # --- inside ---
+
+    async def _find(self, channel: Channel) -> JobRow:
+        row = await self._roster.find(requests.text(channel.header, "job"))
+        if row.person != channel.person and not _grants(channel).allows("admin"):
+            raise UnknownJob
+        return row
+
+
+def _grants(channel: Channel) -> Grants:
+    grants = channel.connection.grants
+    assert isinstance(grants, Grants)
+    return grants
+
+
+def _opening(row: JobRow) -> Header:
+    return {"job": row.id, "state": row.state, "terminal": row.terminal, "started": row.started}
+
+
+def _listed(row: JobRow, clients: int) -> Header:
+    """One job for a list; `argv` is cut to what fits a message."""
+    return {
+        "job": row.id,
+        "person": row.person,
+        "state": row.state if row.state != "starting" else "running",
+        "status": row.status if row.signal is None else 128 + row.signal,
+        "signal": None if row.signal is None else messages.signal_name(row.signal),
+        "argv": [word[:500] for word in row.argv[:50]],
+        "started": row.started,
+        "ended": row.ended,
+        "age": round(max(time.time() - row.started, 0.0), 3),
+        "bytes": row.bytes,
+        "clients": clients,
+        "terminal": row.terminal,
+        "on_disconnect": [row.on_disconnect, row.after],
+        "reason": row.reason,
+    }
+
+
+def _tail(folder: str, first: int, last: int) -> bytes:
+    """The output of some records, for a screen. Blocking."""
+    reader = SpoolReader(folder, first)
+    parts: list[bytes] = []
+    try:
+        while reader.seq <= last and (items := reader.read()):
+            parts += [
+                item.payload for item in items if isinstance(item, Record) and item.kind == 1 and item.seq <= last
+            ]
+    except FileNotFoundError:
+        pass
+    finally:
+        reader.close()
+    return b"".join(parts)
