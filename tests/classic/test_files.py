@@ -28,7 +28,8 @@ from towline.base.errors import (
 )
 from towline.classic.files import Files
 from towline.classic.files_client import FilesTalker
-from towline.classic.rooted import Root
+from towline.classic.part import Part
+from towline.services.files.tree import Root
 
 from .kit import ended, int32, naive_server, received, reset, serving, wire_to
 
@@ -58,7 +59,7 @@ _OPENED: list[Root] = []
 
 def files(root: Path, **options: Any) -> Callable[[Any], Files]:
     """A maker for `serving`; the folder is closed with the test."""
-    _OPENED.append(Root(str(root)))
+    _OPENED.append(Root.open(str(root), portable=False))
     return lambda events: Files(_OPENED[-1], **options)
 
 
@@ -171,16 +172,18 @@ def test_a_name_of_one_letter(root: Path) -> None:
     ("name", "changed", "reason"),
     [
         ("a.bin", {}, "exists"),
-        ("../evil", {}, ".."),
+        ("../evil", {}, "leave its folder"),
         ("/tmp/evil", {}, "absolute"),
-        ("up/evil", {}, "symbolic link"),
+        ("up/evil", {}, "symlinks are not followed"),
         ("link", {}, "exists"),
-        ("no/such/folder", {}, "does not exist"),
+        ("no/such/folder", {}, "nothing with that name"),
         ("ok", {"md5": "0" * 32}, "md5"),
         ("ok", {"md5": None}, "md5"),
         (None, {}, "filename"),
-        ("half\ud800", {}, "half a character"),
+        ("half\ud800", {}, "not text that a file name can hold"),
         ("n" * 300, {}, "longer than 255"),
+        ("\x1b[31mred", {}, "control character"),
+        (".towline-0123456789.part", {}, "own unfinished files"),
     ],
 )
 def test_refused_uploads_leave_nothing_and_the_connection_goes_on(
@@ -489,12 +492,12 @@ def test_a_crowd_downloads_at_once_and_all_is_exact(root: Path, clients: int, si
 
 def test_the_root_must_be_a_folder(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
-        Root(str(tmp_path / "none"))
+        Root.open(str(tmp_path / "none"))
 
 
 def test_a_name_taken_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    with Root(str(tmp_path)) as root:
-        part = root.new_part("a", overwrite=False)
+    with Root.open(str(tmp_path)) as root:
+        part = Part(root, "a", replace=False)
         part.write(b"ours")
         (tmp_path / "a").write_bytes(b"theirs")
         with pytest.raises(Conflict):
@@ -506,8 +509,8 @@ def test_a_name_taken_meanwhile_is_not_replaced(tmp_path: Path) -> None:
 
 def test_a_link_put_in_the_way_after_the_check_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
-    with Root(str(tmp_path / "root")) as root:
-        part = root.new_part("a", overwrite=False)
+    with Root.open(str(tmp_path / "root")) as root:
+        part = Part(root, "a", replace=False)
         part.write(b"ours")
         (tmp_path / "root" / "a").symlink_to("../outside")
         with pytest.raises(Conflict):

@@ -6,5 +6,6 @@ May import: base and services. Must not: speak Towline's own frames, import cli,
 a name, a digest or a character from a peer; print (events go to a callback, faces print them).
 
 `codecs` is pure. `server` and `talk` are the two skeletons (many clients on asyncio; one blocking connection); each
-dialect family is one file that plugs into both: `text`, `chat`, `lengths`, `shell`, `files` with `files_client`.
+dialect family is one file that plugs into both: `text`, `chat`, `lengths`, `shell`, `files` with `files_client` and
+`part`. Folders are confined by `services.files.tree.Root`.
 """

@@ -14,7 +14,6 @@ from typing import Any
 from towline.base.errors import (
     BadMessage,
     ClosedEarly,
-    NoSpace,
     NotFound,
     SourceChanged,
     TowlineError,
@@ -31,8 +30,9 @@ from towline.classic.codecs import (
 )
 from towline.classic.dialects import Endian
 from towline.classic.limits import CHUNK
-from towline.classic.rooted import Part, Root
+from towline.classic.part import Part
 from towline.classic.server import Peer
+from towline.services.files.tree import Root
 
 # One or two bytes may be a short name or the start of an upload's length; the rest of a length follows at once.
 SETTLE_SECONDS = 0.05
@@ -68,7 +68,7 @@ class Files:
         text = name.decode(self._encoding, "replace")
         peer.say("request", name=text)
         try:
-            descriptor = await asyncio.to_thread(self._open, name)
+            descriptor, _ = await asyncio.to_thread(self._open, name)
         except TowlineError as error:
             if not isinstance(error, NotFound):
                 peer.say("refused", code=error.code, name=error.name, message=error.sentence)
@@ -82,8 +82,9 @@ class Files:
     def begin_upload(self, peer: Peer, header: Header) -> Upload:
         """An upload that will take the announced bytes, whether it is refused or not."""
         name = header.fields.get("filename")
+        upload = Upload(self._root, header, overwrite=self._overwrite)
         peer.say("request", upload=name if isinstance(name, str) else "", bytes=header.size)
-        return Upload(self._root, header, overwrite=self._overwrite)
+        return upload
 
     async def end_upload(self, peer: Peer, upload: Upload) -> None:
         """Check, publish and answer."""
@@ -96,7 +97,7 @@ class Files:
         peer.say("file", direction="received", name=upload.name, bytes=upload.size, md5=md5)
         await peer.send(encode_header({"ok": True}, self._endian))
 
-    def _open(self, name: bytes) -> int:
+    def _open(self, name: bytes) -> tuple[int, os.stat_result]:
         try:
             return self._root.open_file(name.decode(self._encoding))
         except UnicodeDecodeError:
@@ -179,11 +180,11 @@ class Upload:
         self._refused: TowlineError | None = None
         try:
             self.name, self._announced = _checked(header.fields)
-            if self.size > root.free_bytes():
-                raise NoSpace(f"There is no room for {self.size} bytes.")
-            self._part = root.new_part(self.name, overwrite=overwrite)
+            self._part = Part(root, self.name, replace=overwrite)
+            self._part.make_room(self.size)
         except TowlineError as error:
             self._refused = error
+            self.discard()
 
     def take(self, data: bytes) -> bool:
         """Hold `data`; True when enough is held for a `flush`."""

@@ -12,7 +12,6 @@ from towline.base.errors import (
     ClosedEarly,
     DialectError,
     IsADirectory,
-    NoSpace,
     NotFound,
     PermissionDenied,
     Refused,
@@ -24,9 +23,10 @@ from towline.base.text import printable
 from towline.classic.codecs import Chunk, Header, encode_header
 from towline.classic.dialects import Endian
 from towline.classic.limits import CHUNK, FILE
-from towline.classic.rooted import Root
+from towline.classic.part import Part
 from towline.classic.shell import check_md5
 from towline.classic.talk import Wire
+from towline.services.files.tree import Root
 
 OnProgress = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -63,15 +63,18 @@ class FilesTalker:
         self._progress: OnProgress = on_progress or (lambda done, total: None)
 
     def fetch(self, name: str, target: str | None = None) -> Moved:
-        """Download `name` to the path `target` (default: its last part, here).
+        """Download `name` to the path `target`, or into it if that is a folder (default: its last part, here).
 
         Raises NotFound, Conflict (the target exists), VerificationFailed, ClosedEarly, DialectError, LimitExceeded,
         NoSpace; in each case nothing stands under the target's name that was not there before.
         """
         request = self._encoded(name)
-        folder, local = os.path.split(target or name.rpartition("/")[2])
-        with Root(folder or ".") as root:
-            part = root.new_part(local, overwrite=self._overwrite)
+        local = name.rpartition("/")[2]
+        if target is not None:
+            target = os.path.join(target, local) if os.path.isdir(target) else target
+        folder, local = os.path.split(target or local)
+        with Root.open(folder or ".", portable=False) as root:
+            part = Part(root, local, replace=self._overwrite)
             try:
                 self._check_quiet()
                 self.in_step = False
@@ -81,8 +84,7 @@ class FilesTalker:
                 for event in self._wire.headered("lenth", self._endian, FILE):
                     if isinstance(event, Header):
                         header = event
-                        if header.size > root.free_bytes():
-                            raise NoSpace(f"There is no room for the {header.size} bytes of {printable(name)}.")
+                        part.make_room(header.size)
                         self._progress(0, header.size)
                     elif isinstance(event, Chunk):
                         md5.update(event.data)

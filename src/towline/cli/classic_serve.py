@@ -20,12 +20,12 @@ from towline.classic.files import Files
 from towline.classic.gate import Gate, read_secret
 from towline.classic.lengths import Ask, Int32, Sink
 from towline.classic.limits import OUTPUT
-from towline.classic.rooted import Root
 from towline.classic.server import OnEvent, Peer, Server
 from towline.classic.shell import Rules, Shell
 from towline.classic.text import DEFAULT_TEMPLATE, Answering, reply_with, upper
 from towline.cli.classic import check_over
 from towline.cli.output import Output
+from towline.services.files.tree import Root
 
 _WARNING = "NO ENCRYPTION: everybody on the way can read and change everything in this dialect."
 
@@ -74,7 +74,7 @@ def _dialect(args: argparse.Namespace, report: OnEvent, stack: contextlib.ExitSt
         return Shell(args.dialect, _rules(args), args.endian)
     if not args.root:
         raise UsageError("files-json needs --root DIR, the folder that names stay in.")
-    root = stack.enter_context(Root(args.root))
+    root = stack.enter_context(Root.open(args.root, portable=False))
     return Files(root, overwrite=args.overwrite, endian=args.endian, encoding=args.encoding)
 
 
