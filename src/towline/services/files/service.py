@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from towline.base.errors import BadMessage, BadTicket, Superseded
+from towline.base.errors import BadMessage, BadTicket, NoGrant, Superseded
 from towline.base.limits import Limit
 from towline.protocol.codec import Header
 from towline.runtime.channel import Channel
@@ -79,11 +79,11 @@ class FilesService:
     def _simple(self, op: str, header: Header, grants: Grants) -> list[object]:
         if op == "shares":
             return [[s.name, s.read_only or not grants.allows("write", s.name)] for s in self._shares.names(grants)]
-        with self._open(header, grants, write=op != "stat") as root:
-            path = requests.text(header, "path")
+        path = requests.text(header, "path")
+        if op == "stat":
+            return self._look(header, grants, path)
+        with self._open(header, grants, write=True) as root:
             match op:
-                case "stat":
-                    return _row(root.stat(path))
                 case "mkdir":
                     parents = requests.flag(header, "parents")
                     return [root.mkdir(path, parents=parents, exist_ok=parents)]
@@ -92,6 +92,16 @@ class FilesService:
                 case "remove":
                     root.remove(path, recursive=requests.flag(header, "recursive"))
         return []
+
+    def _look(self, header: Header, grants: Grants, path: str) -> list[object]:
+        try:
+            root = self._open(header, grants, write=False)
+        except NoGrant:
+            # Whoever may only write has to know whether a target is a folder, and learns no more than that.
+            with self._open(header, grants, write=True) as root:
+                return _row(root.stat(path)._replace(size=0, mtime_ns=0, mode=0))
+        with root:
+            return _row(root.stat(path))
 
     def _open(self, header: Header, grants: Grants, *, write: bool) -> Root:
         portable = not requests.flag(header, "any_names")
