@@ -169,11 +169,9 @@ def _lines() -> Iterator[str | TowlineError]:
         if not data and rest:
             lines.append(rest)
         for line in lines:
-            size += len(line)
-            line = line.removesuffix(b"\r")
             if line.strip() in (b"q", b"Q"):
                 return
-            yield _checked(line, size, longest)
+            yield _checked(line.removesuffix(b"\r"), size + len(line), longest)
             size = 0
         if len(rest) > longest:  # keep only how much it is
             size, rest = size + len(rest) - longest, rest[:longest]

@@ -166,7 +166,8 @@ def record_line(record: Record, *, removed: bool = False) -> bytes:
     payload = record.payload
     if removed:
         payload = _encode({**fields_of(payload), "text": "", "file": None, "removed": True}).encode()
-    return b'{"epoch":%d,"seq":%d,"time":%.6f,' % (record.epoch, record.seq, record.time_ns / 1e9) + payload[1:]
+    seconds, micros = divmod(record.time_ns // 1000, 1_000_000)
+    return b'{"epoch":%d,"seq":%d,"time":%d.%06d,' % (record.epoch, record.seq, seconds, micros) + payload[1:]
 
 
 def gap_line(gap: Gap) -> bytes:

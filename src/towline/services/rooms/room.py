@@ -131,7 +131,7 @@ class Room:
                 self._not_from_future(cursor)
                 return cursor
             case {"time": int() | float() as moment}:
-                return await self._since(int(moment * 1e9))
+                return await self._since(moment)
             case {"last": int(count)} if 0 <= count < 1 << 62:
                 return self.log.journal.cursor(max(self.log.end.seq - count, self.log.floor.seq))
             case {"seq": _} | {"epoch": _} | {"time": _} | {"last": _}:
@@ -144,14 +144,17 @@ class Room:
         if cursor.epoch == end.epoch and cursor.seq > end.seq:
             raise CursorFromFuture(f"Position {cursor.seq} is past the end of the room, which is {end.seq}.")
 
-    async def _since(self, time_ns: int) -> Cursor:
+    async def _since(self, moment: float) -> Cursor:
         """The first record that is not older: by halving, as the keeper's clock rarely goes back."""
+        if not abs(moment) < 1e12:
+            raise BadMessage("A time is in seconds since 1970.")
+        micros = round(moment * 1e6)  # what readers are told is in microseconds, too
         low, high = self.log.floor.seq, self.log.end.seq
         while low < high:
             middle = (low + high) // 2
             items = await self.log.read(self.log.journal.cursor(middle), limit_records=2)
             record = next((item for item in items if isinstance(item, Record)), None)
-            if record is not None and record.time_ns < time_ns:
+            if record is not None and record.time_ns // 1000 < micros:
                 low = max(record.seq, middle) + 1
             else:
                 high = middle
