@@ -12,6 +12,7 @@ from demo.screen import Check, Screen
 from demo.stage import MIB, DemoFailed, Stage
 from towline.base.quantity import format_size, parse_size
 
+LONGEST_SECONDS = 110
 _INTRODUCTION = """\
 Towline: files between machines; nothing is lost when the network drops.
 A real node and a real client on this machine, and a proxy between them that
@@ -22,6 +23,8 @@ def main() -> int:
     args = _arguments()
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(LONGEST_SECONDS)
     screen, started = Screen(), time.monotonic()
     screen.introduce(_INTRODUCTION)
     checks: list[Check] = []
@@ -54,6 +57,10 @@ def _wire(stage: Stage) -> str:
         return ""
     up, down = format_size(done["bytes_up"]), format_size(done["bytes_down"])
     return f"By the proxy's count {up} went up and {down} down, TLS and frames included; {done['cuts']} cuts."
+
+
+def _too_long(*_: object) -> None:
+    raise DemoFailed(f"It took longer than {LONGEST_SECONDS} s; some promise was not kept in time.")
 
 
 def _interrupt(*_: object) -> None:

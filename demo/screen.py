@@ -25,7 +25,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """One way of the luggage: `bytes` of files; `resent` bytes arrived in vain."""
+    """One way of the luggage: `bytes` of files; `resent` arrived in vain, `lost` is what a killed receiver forgot."""
 
     name: str
     files: int
@@ -33,6 +33,7 @@ class Trip:
     seconds: float
     cuts: int
     resent: int
+    lost: int
 
 
 class Screen:
@@ -107,14 +108,14 @@ class Bar:
 
 
 def _trips(trips: list[Trip]) -> Table:
-    table = Table(box=None, padding=(0, 2), header_style="dim", title_justify="left")
+    table = Table(box=None, padding=(0, 1, 0, 2), header_style="dim", title_justify="left")
     table.add_column("")
-    for name in ("files", "size", "time", "cuts", "sent again"):
-        table.add_column(name, justify="right")
+    for name in ("files", "size", "time", "cuts", "sent again", "lost by kill"):
+        table.add_column(name, justify="right", no_wrap=True)
     for trip in trips:
-        share = f" ({trip.resent / trip.bytes:.2%})" if trip.bytes else ""
+        share = f" ({trip.resent / trip.bytes:.1%})" if trip.bytes else ""
         table.add_row(
             f"[bold]{escape(trip.name)}[/]", str(trip.files), format_size(trip.bytes), format_duration(trip.seconds),
-            str(trip.cuts), f"{format_size(trip.resent)}{share}",
+            str(trip.cuts), f"{format_size(trip.resent)}{share}", format_size(trip.lost),
         )  # fmt: skip
     return table

@@ -76,6 +76,7 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         ignored = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
+        signal.alarm(0)
         try:
             for actor in reversed(self._actors):  # clients first
                 self.end(actor)

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from demo.acts import compare, download, house, upload
+from demo.acts import compare, download, house, jobs, rooms, upload
 
-ACTS: list[ModuleType] = [house, upload, download, compare]
+ACTS: list[ModuleType] = [house, upload, download, compare, jobs, rooms]

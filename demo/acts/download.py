@@ -30,7 +30,7 @@ def play(stage: Stage, screen: Screen) -> list[Check]:
     done = after.done
     assert done is not None
     lost = max(before.at - after.began_at, 0)
-    cuts, again = before.cuts + done["cuts"], lost + done["resent_bytes"]
-    screen.trips.append(Trip("download", after.files, after.bytes, done["seconds"] + spent, cuts, again))
+    cuts, seconds = before.cuts + done["cuts"], done["seconds"] + spent
+    screen.trips.append(Trip("download", after.files, after.bytes, seconds, cuts, done["resent_bytes"], lost))
     text = f"The download was killed at {format_size(before.at)} and went on at {format_size(after.began_at)}"
     return [Check(f"{text} when the same command was typed again.", after.began_at > 0)]

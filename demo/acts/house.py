@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from demo.luggage import LARGE, pack
 from demo.screen import Check, Screen
-from demo.stage import MIB, Stage
+from demo.stage import MIB, Actor, Stage
 from towline.base.quantity import format_size
 
 TITLE = "A node, a client, and a bad network between them"
@@ -46,6 +46,19 @@ def start_node(stage: Stage, address: str) -> None:
     """Start the node, or start it again on its folder and address."""
     stage.node = stage.start("serve", "--data", f"{stage.folder}/node", "--listen", address, who="admin")
     stage.node_address = stage.node.wait_for("listening")["address"]
+
+
+def rough_line(stage: Stage, screen: Screen, *people: str) -> Actor:
+    """Put another proxy between these people and the node: it cuts by the clock, for what sends few bytes."""
+    faults = ["--cut-each-seconds", "500ms", "--refuse", "150ms"]
+    screen.command(f"tow lab faults --to {stage.node_address} {' '.join(faults)}")
+    proxy = stage.start(
+        "lab", "faults", "--to", stage.node_address, *faults, "--seed", str(stage.seed), who="weather"
+    )
+    address = proxy.wait_for("listening")["address"]
+    for who in people:
+        stage.tow("nodes", "set", "home", "--address", address, who=who)
+    return proxy
 
 
 def _typed(size: int) -> str:

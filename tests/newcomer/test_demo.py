@@ -76,8 +76,9 @@ def read_until(demo: subprocess.Popen[str], text: str) -> str:
     raise AssertionError(f"{text!r} did not come:\n{seen}")
 
 
+@pytest.mark.timeout(120)
 def test_every_promise_is_kept_and_nothing_is_left(demo: subprocess.Popen[str], tmp_path: Path) -> None:
-    said, _ = demo.communicate(timeout=55)
+    said, _ = demo.communicate(timeout=115)
     assert demo.returncode == 0, said
     assert "Every promise was kept." in said
     assert "✗" not in said

@@ -15,9 +15,7 @@ from tools.docs import REFERENCE, ROOT
 import towline
 from towline.cli.main import VERBS
 
-PAGES = sorted(
-    str(path.relative_to(ROOT)) for path in [*Path(ROOT).glob("*.md"), *Path(ROOT, "docs").rglob("*.md")]
-)
+PAGES = sorted(str(path.relative_to(ROOT)) for path in [*Path(ROOT).glob("*.md"), *Path(ROOT, "docs").rglob("*.md")])
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 
