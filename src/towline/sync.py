@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
@@ -21,17 +22,19 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 from towline.base.errors import ConnectionLost
 from towline.client.connect import connect as _connect
 from towline.client.connect import join as _join
+from towline.client.jobs import Ended
+from towline.client.jobs import Job as _AsyncJob
 from towline.client.line import Line as _AsyncLine
 from towline.client.line import LineEvent
 from towline.client.reach import Target
+from towline.client.rooms import Room as _AsyncRoom
 from towline.protocol.codec import Header
 from towline.protocol.records import Welcome
-from towline.protocol.table import Class
 from towline.runtime.channel import Channel as _AsyncChannel
 from towline.runtime.loops import new_event_loop
 from towline.trust.pins import Node
 
-__all__ = ["Channel", "Line", "connect", "join"]
+__all__ = ["Channel", "Job", "Line", "Room", "connect", "join"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -71,7 +74,9 @@ class _Background:
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Do `work` on the loop and wait for it; an interrupt (Ctrl-C) here cancels it there."""
         loop = self._loop
-        assert loop is not None, "whoever runs something holds the loop"
+        if loop is None:
+            work.close()
+            raise ConnectionLost("The line was closed.")
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("a callback on the loop's thread cannot wait for the loop")
@@ -159,6 +164,22 @@ def _act(method: Callable[Concatenate[Any, _P], _T]) -> Callable[Concatenate[Any
     return call
 
 
+def _giving(
+    method: Callable[Concatenate[Any, _P], Any], face: Callable[[Any], _T]
+) -> Callable[Concatenate[Any, _P], _T]:
+    """The twin of a method, waiting or not, that gives an asynchronous object: gives its blocking face."""
+
+    @functools.wraps(method)
+    def call(self: _Mirror[Any], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        async def act() -> Any:
+            result = method(self._original, *args, **kwargs)
+            return await result if inspect.isawaitable(result) else result
+
+        return face(self._run(act()))
+
+    return call
+
+
 class Channel(_Mirror[_AsyncChannel]):
     """One stream of messages; see `towline.Channel`."""
 
@@ -188,6 +209,63 @@ class Channel(_Mirror[_AsyncChannel]):
     def closed(self) -> bool:
         """Both directions are over."""
         return self._original.closed
+
+
+class Room(_Mirror[_AsyncRoom]):
+    """A chat room; see `towline.client.rooms.Room`."""
+
+    say = _verb(_AsyncRoom.say)
+    me = _verb(_AsyncRoom.me)
+    edit = _verb(_AsyncRoom.edit)
+    delete = _verb(_AsyncRoom.delete)
+    follow = _steps(_AsyncRoom.follow)
+    history = _steps(_AsyncRoom.history)
+    typing = _act(_AsyncRoom.typing)
+    away = _act(_AsyncRoom.away)
+    mark_read = _act(_AsyncRoom.mark_read)
+    describe = _verb(_AsyncRoom.describe)
+    join = _verb(_AsyncRoom.join)
+    who = _verb(_AsyncRoom.who)
+    receipts = _verb(_AsyncRoom.receipts)
+    topic = _verb(_AsyncRoom.topic)
+    openness = _verb(_AsyncRoom.openness)
+    keep = _verb(_AsyncRoom.keep)
+    invite = _verb(_AsyncRoom.invite)
+    mute = _verb(_AsyncRoom.mute)
+    remove = _verb(_AsyncRoom.remove)
+
+    @property
+    def name(self) -> str:
+        """The room's name."""
+        return self._original.name
+
+
+class Job(_Mirror[_AsyncJob]):
+    """A command on a node; see `towline.client.jobs.Job`."""
+
+    output = _steps(_AsyncJob.output)
+    wait = _verb(_AsyncJob.wait)
+    write = _verb(_AsyncJob.write)
+    write_eof = _verb(_AsyncJob.write_eof)
+    resize = _act(_AsyncJob.resize)
+    signal = _verb(_AsyncJob.signal)
+    forget = _verb(_AsyncJob.forget)
+    close = _verb(_AsyncJob.close)
+
+    @property
+    def id(self) -> str:
+        """What the node calls it."""
+        return self._original.id
+
+    @property
+    def state(self) -> str:
+        """As the node said last."""
+        return self._original.state
+
+    @property
+    def ended(self) -> Ended | None:
+        """How it ended, once the node has said so."""
+        return self._original.ended
 
 
 class Line(_Mirror[_AsyncLine]):
@@ -231,9 +309,14 @@ class Line(_Mirror[_AsyncLine]):
     get = _verb(_AsyncLine.get)
     get_stream = _verb(_AsyncLine.get_stream)
 
-    def channel(self, header: Header, scheduling: Class = Class.CHAT) -> Channel:
-        """A stream of your own to a service of the node."""
-        return Channel(self._run(self._original.channel(header, scheduling)))
+    rooms = _verb(_AsyncLine.rooms)
+    who = _verb(_AsyncLine.who)
+    room = _giving(_AsyncLine.room, Room)
+    run = _verb(_AsyncLine.run)  # type: ignore[arg-type]  # its **options might hold a "self", mypy fears
+    jobs = _verb(_AsyncLine.jobs)
+    start = _giving(_AsyncLine.start, Job)
+    job = _giving(_AsyncLine.job, Job)
+    channel = _giving(_AsyncLine.channel, Channel)
 
     @property
     def target(self) -> Target:

@@ -13,12 +13,14 @@ import pytest
 from tests import kit
 
 import towline
-from towline.base.errors import ConnectionLost, NotFound, UnknownAlias
+from towline.base.errors import ConnectionLost, NoGrant, NotFound, UnknownAlias
 from towline.base.version import __version__
+from towline.client import jobs, rooms
 
 _UPPER = Path(__file__).parents[2] / "examples" / "upper.py"
 # What is for the inside of the client, or is a context manager's business.
-_INSIDE = {"connection", "tls_context", "check_certificate"}
+_ATTRIBUTES = {"target", "address", "welcome", "cuts", "trailer", "name", "id", "state", "ended"}
+_INSIDE = {"connection", "tls_context", "check_certificate", "close_rooms"}
 
 
 def test_importing_towline_costs_next_to_nothing() -> None:
@@ -48,7 +50,13 @@ def _asynchronous(cls: type) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [(towline.sync.Line, towline.Line), (towline.sync.Channel, towline.Channel)]
+    ("ours", "theirs"),
+    [
+        (towline.sync.Line, towline.Line),
+        (towline.sync.Channel, towline.Channel),
+        (towline.sync.Room, rooms.Room),
+        (towline.sync.Job, jobs.Job),
+    ],
 )
 def test_the_facade_has_every_verb_with_its_signature(ours: type, theirs: type) -> None:
     wanted = _asynchronous(theirs) - _INSIDE
@@ -61,7 +69,7 @@ def test_the_facade_has_every_verb_with_its_signature(ours: type, theirs: type) 
         assert list(inspect.signature(twin).parameters) == list(inspect.signature(original).parameters), name
         assert twin.__doc__, name
     public = {name for name in vars(ours) if not name.startswith("_")}
-    assert public <= set(dir(theirs)) | {"target", "address", "welcome", "cuts", "trailer"}, "no verb of its own"
+    assert public <= set(dir(theirs)) | _ATTRIBUTES, "no verb of its own"
 
 
 @pytest.mark.parametrize("function", ["connect", "join"])
@@ -127,6 +135,19 @@ def test_a_stream_of_ones_own(home: str) -> None:
             break
         other.reset()
         assert other.closed
+
+
+def test_a_command_and_a_room(home: str) -> None:
+    with towline.sync.connect("home", home=home) as line:
+        room = line.room("lobby")
+        room.join()
+        seq = room.say("hello")
+        assert [getattr(item, "seq", None) for item in room.history()][-1] == seq
+        assert room.name == "lobby"
+        with pytest.raises(NoGrant):
+            line.run(["true"])
+    with pytest.raises(ConnectionLost):
+        room.who()
 
 
 def test_several_threads_and_lines_share_one_loop(home: str) -> None:
