@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 from towline.base.errors import Interrupted, UsageError
-from towline.base.quantity import parse_duration
+from towline.base.quantity import parse_duration, parse_size
 from towline.base.text import printable
 from towline.cli.output import Output
 from towline.client.line import LineEvent, Reconnecting
@@ -54,6 +54,14 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 1 << 31:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
     return int(text)
+
+
+def size(text: str) -> int:
+    """For argparse: a size in bytes."""
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(error.sentence) from None
 
 
 def add_give_up(parser: argparse.ArgumentParser) -> None:

@@ -25,8 +25,9 @@ HURRIED_SECONDS = 2.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from towline.cli.running import duration
+    from towline.cli.running import duration, size
     from towline.node.config import DEFAULT_LISTEN, DRAIN_SECONDS
+    from towline.services.jobs.messages import SPOOL, SPOOL_PER_JOB
 
     parser.add_argument("--data", metavar="DIR", help="the node's data folder (default: TOWLINE_HOME/node)")
     parser.add_argument(
@@ -53,6 +54,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tap", metavar="FILE", help="record every frame, without payload; see `tow lab show`")
     parser.add_argument("--tap-payload", action="store_true", help="with --tap: keep payload and names too")
+    parser.add_argument(
+        "--spool", type=size, default=SPOOL.value, metavar="SIZE", help="kept output of all commands (default: 2GiB)"
+    )
+    parser.add_argument(
+        "--spool-per-job", type=size, default=SPOOL_PER_JOB.value, metavar="SIZE", help="… of one (default: 256MiB)"
+    )
     parser.add_argument("--quiet", action="store_true", help="do not say who comes and goes")
 
 
@@ -72,6 +79,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
         shares=tuple(parse_share(text) for text in args.share),
         name=checked_alias(args.name, what="name for a node") if args.name else None,
         drain=args.drain,
+        spool=args.spool,
+        spool_per_job=args.spool_per_job,
     )
     if not args.json and not args.quiet:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

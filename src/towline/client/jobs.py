@@ -101,7 +101,7 @@ class Job:
         screen: bool = False,
         note: bool = False,
     ) -> AsyncIterator[Chunk | Missing]:
-        """What it prints, from the position `from_` on, through all cuts, each byte once; ends when the job has ended.
+        """What it prints from the position `from_` on, through all cuts, each byte once; ends when the job has ended.
 
         `acknowledge`: what was taken from here need not be kept when room is short. Raises JobLost, UnknownJob,
         JobUnreachable (given up; the job goes on).
@@ -295,7 +295,7 @@ class JobVerbs(Reach):
         self,
         argv: Sequence[str],
         *,
-        input: bytes | None = None,
+        input: bytes | None = None,  # noqa: A002
         keep: int = KEPT_OUTPUT,
         **options: Any,
     ) -> Result:
@@ -325,9 +325,9 @@ class JobVerbs(Reach):
             b"".join(kept["stdout"]), b"".join(kept["stderr"]), ended.status, ended.signal, job.id, truncated, ended
         )
 
-    def job(self, id: str) -> Job:  # noqa: A002
-        """A job that was started before, by its id."""
-        return Job(self, id)
+    def job(self, id: str, *, terminal: bool = False) -> Job:  # noqa: A002
+        """A job that was started before, by its id. `terminal`: its keystrokes and screen go before other data."""
+        return Job(self, id, scheduling=Class.INTERACTIVE if terminal else Class.BULK)
 
     async def jobs(self, *, everybody: bool = False) -> list[dict[str, Any]]:
         """The jobs of this person (of everybody, for an admin), oldest first."""
@@ -362,6 +362,22 @@ def _detach(channel: Channel) -> None:
         except TowlineError:
             pass  # lost meanwhile
     channel.end()
+    if not channel.ended:
+        task = asyncio.ensure_future(_drain(channel))
+        _DRAINING.add(task)
+        task.add_done_callback(_DRAINING.discard)
+
+
+_DRAINING: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected
+
+
+async def _drain(channel: Channel) -> None:
+    """What the node sent before it heard our goodbye."""
+    try:
+        async for _ in channel.messages():
+            pass
+    except TowlineError:
+        pass  # then there is nothing to say goodbye to
 
 
 def _item(message: Message) -> Chunk | Missing | None:

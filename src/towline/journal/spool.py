@@ -1,8 +1,8 @@
 """A log that one process writes and another reads: what a command prints while the node may come and go.
 
 The bytes are those of `record.py` in segment files named by their first seq; no ids, no epochs, no fsync (whoever is
-killed loses nothing; a power cut ends the command, too, and may cost what it printed last). A reader needs nothing but
-the folder: a record counts when its checksum is right, a segment is over when the next one is there.
+killed loses nothing; a power cut ends the command, too, and may cost what it printed last). A reader needs the folder
+alone: a record counts when its checksum is right, a segment is over when the next one is there.
 """
 
 from __future__ import annotations

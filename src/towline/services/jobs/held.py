@@ -25,6 +25,7 @@ READ_BYTES = 256 * KIB
 FULL_PIPE = 64 * KIB  # what a pipe holds at first (pipe(7)); who fills it gets a larger one
 LARGE_PIPE = 1 * MIB
 DRAIN_SECONDS = 0.5  # for pipes that somebody else still holds when the command has ended
+NUDGE_SECONDS = 0.1  # long enough for a program to notice the one size before the other
 RETRY_SECONDS = 1.0  # after a disk error
 WRITERS = 64  # whose positions of input are remembered
 _F_SETPIPE_SZ = 1031
@@ -68,6 +69,7 @@ class Held:
         self._timers: list[asyncio.TimerHandle] = []
         self._timed_out = self._left_open = self._over = False
         self._paused = False
+        self._size: tuple[int, int] | None = None
         self.started = time.time()
         self.spool.append(CONTROL, json.dumps({"start": {"argv": spec["argv"], "time": self.started}}).encode())
         self._spawn(spec)
@@ -77,13 +79,14 @@ class Held:
 
     def _spawn(self, spec: dict[str, Any]) -> None:
         size = spec.get("size")
+        self._size = (int(size[0]), int(size[1])) if size else None
         spawned = spawn.spawn(
             spec["argv"],
             program=str(spec.get("program", "")),
             cwd=str(spec["cwd"]),
             env=spec["env"],
             stdin=bool(spec.get("stdin")),
-            size=(int(size[0]), int(size[1])) if size else None,
+            size=self._size,
         )
         self._process, self._pidfd, self._stdin = spawned.process, spawned.pidfd, spawned.stdin
         self.pid = spawned.process.pid
@@ -210,9 +213,23 @@ class Held:
         self._write()
 
     def resize(self, rows: int, columns: int) -> None:
-        """The terminal has another size."""
-        if self.modes is not None and self._stdin is not None:
-            spawn.resize(self._stdin, rows, columns)
+        """The terminal has another size. The same one again is a wish to be painted anew."""
+        if self._size == (rows, columns):
+            self.nudge()
+            return
+        self._size = (rows, columns)
+        self._apply_size()
+
+    def nudge(self) -> None:
+        """Have a full-screen program repaint itself: it does so for a new size, not for the one it has."""
+        if self._size is not None and self.modes is not None and self._stdin is not None:
+            rows, columns = self._size
+            spawn.resize(self._stdin, rows, columns - 1 if columns > 1 else 2)
+            self._later(NUDGE_SECONDS, self._apply_size)
+
+    def _apply_size(self) -> None:
+        if self._size is not None and self.modes is not None and self._stdin is not None:
+            spawn.resize(self._stdin, *self._size)
 
     def _write(self) -> None:
         while self._input:

@@ -10,6 +10,7 @@ node it ends by itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -160,6 +161,7 @@ class Keeper:
                 self._stir()
             case "screen" if held is not None and held.modes is not None:
                 first, last = held.modes.tail
+                held.nudge()
                 end = held.spool.next_seq
                 return {"first": first, "last": last, "end": end}, held.modes.restore()
             case _:
@@ -200,7 +202,7 @@ async def keep(folder: str, ready: int) -> None:
     loop = asyncio.get_running_loop()
     keeper = Keeper(folder, loop)
     path = os.path.join(folder, SOCKET_NAME)
-    if os.path.lexists(path):
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(path)  # we hold the lock, so nobody listens there
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.setblocking(False)

@@ -123,9 +123,7 @@ def order_for(job: str, spec: Spec, spool: int, environ: dict[str, str]) -> dict
     login_shell = account.pw_shell or "/bin/sh"
     home = account.pw_dir if os.path.isdir(account.pw_dir) else "/"
     env = {name: value for name, value in environ.items() if not name.startswith(("TOWLINE", "PYTHON", "PYTEST"))}
-    for name, value in (("HOME", home), ("USER", account.pw_name), ("LOGNAME", account.pw_name)):
-        env[name] = value
-    env["SHELL"] = login_shell
+    env |= {"HOME": home, "USER": account.pw_name, "LOGNAME": account.pw_name, "SHELL": login_shell}
     env.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
     env.pop("TERM", None)
     if spec.size:

@@ -77,6 +77,19 @@ class Modes:
             parts.append(b"\x1b=")
         return b"".join(parts)
 
+    def undo(self) -> bytes:
+        """What brings a terminal in these modes back to a fresh one's."""
+        parts = [
+            b"\x1b[?%d%c" % (mode, b"h" if _FRESH[mode] else b"l")
+            for mode, on in sorted(self._set.items())
+            if on != _FRESH[mode]
+        ]
+        if self._keypad:
+            parts.append(b"\x1b>")
+        if self.alternate:
+            parts.append(b"\x1b[?%dl" % self.alternate)
+        return b"".join([*parts, b"\x1b[0m"])
+
     def _switch(self, mode: int, on: bool) -> None:
         if mode in _ALTERNATE:
             self.alternate = mode if on else 0

@@ -1,4 +1,4 @@
-"""A stream of output: opened at a seq, it ends with what the spool says about the job's end, and with nothing else."""
+"""A stream of output: opened at a seq; it ends with what the spool says about the job's end, and nothing else."""
 
 from __future__ import annotations
 
@@ -44,6 +44,9 @@ async def send_output(channel: Channel, roster: Roster, row: JobRow, wanted: Wan
         await asyncio.wait({pumping, listening}, return_when=asyncio.FIRST_COMPLETED)
         if not pumping.done():
             listening.result()  # raises when the stream is lost; the client may also just have ended its side
+            if attachment.detached:
+                channel.end({"detached": True})
+                return
         trailer = await pumping
         if "exit" in trailer and wanted.acks:
             roster.read_out(row)
@@ -63,6 +66,7 @@ async def _listen(channel: Channel, roster: Roster, live: Live | None, attachmen
                 roster.release(live)
             case {"detach": True}:
                 attachment.detached = True
+                return
             case _:
                 pass
 
@@ -107,7 +111,7 @@ async def _either(pulse: asyncio.Event, draining: asyncio.Event) -> None:
 
 
 def _messages(items: list[Item], streams: frozenset[int]) -> Iterator[tuple[Header, bytes, Header | None]]:
-    """Neighbours of one stream go into one message; `q` is the seq of its last record. The last element is the exit."""
+    """Neighbours of one stream go into one message; `q` is the seq of its last record. The last element: the exit."""
     parts: list[bytes] = []
     kind = size = last = 0
     for item in items:

@@ -1,0 +1,206 @@
+"""What the verbs about jobs share: the command behind `--`, output in raw bytes, standard input, Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import codecs
+import os
+import select
+import signal
+import stat
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from towline.base.errors import Exit, UsageError
+from towline.base.text import printable
+from towline.cli.output import Output
+
+if TYPE_CHECKING:
+    from towline.client.jobs import Chunk, Ended, Job, Missing
+
+_SMALL = 4096  # what a pipe takes at once when poll(2) says that it takes something
+_READ = 64 * 1024
+
+
+def take_command(parser: argparse.ArgumentParser, *, help: str) -> None:  # noqa: A002
+    """`command`: everything behind `--`, untouched (options of ours stand before it)."""
+    parser.add_argument("command", nargs="*", metavar="-- COMMAND", help=help)
+    ours = parser.parse_args
+
+    def parse(arguments: list[str]) -> argparse.Namespace:
+        if "--" not in arguments:
+            return ours(arguments)
+        at = arguments.index("--")
+        args: argparse.Namespace = ours(arguments[:at])
+        if args.command:
+            parser.error(f"unexpected: {' '.join(args.command)}")
+        args.command = arguments[at + 1 :]
+        return args
+
+    parser.parse_args = parse  # type: ignore[method-assign,assignment]
+
+
+def variables(pairs: list[str]) -> dict[str, str]:
+    """`K=V` …; `K` alone takes its value from here. Raises UsageError."""
+    env: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name:
+            raise UsageError(f"{pair!r} is not NAME=VALUE.")
+        if equals or name in os.environ:
+            env[name] = value if equals else os.environ[name]
+    return env
+
+
+def codec_of(name: str) -> str:
+    """For argparse: the name of a text encoding that Python knows."""
+    try:
+        return codecs.lookup(name).name
+    except LookupError:
+        raise argparse.ArgumentTypeError(f"{name!r} is no text encoding; utf-8, gbk, cp1252 … are") from None
+
+
+class Printer:
+    """Puts a job's output where it belongs: raw bytes to standard output and error, or events."""
+
+    def __init__(self, out: Output, *, encoding: str | None = None, **fields: object) -> None:
+        self._out, self._fields = out, fields
+        make = codecs.getincrementaldecoder(encoding) if encoding else None
+        self._decoders = {name: make(errors="replace") for name in ("stdout", "stderr")} if make else {}
+        sys.stdout.flush()
+
+    async def show(self, item: Chunk | Missing) -> None:
+        """One piece."""
+        from towline.client.jobs import Missing
+
+        if isinstance(item, Missing):
+            self._out.event("gap", **{"from": item.from_}, to=item.to, reason=item.reason, **self._fields)
+            self._out.note(f"[output {item.from_} to {item.to - 1} is missing: {item.reason}]")
+            return
+        data, decoder = item.data, self._decoders.get(item.stream)
+        text = decoder.decode(data) if decoder is not None else None
+        if self._out.json:
+            self._out.event("output", **self._fields, stream=item.stream, seq=item.seq, **_json_data(data, text))
+            return
+        await write(1 if item.stream == "stdout" else 2, data if text is None else text.encode("utf-8", "replace"))
+
+    async def finish(self) -> None:
+        """A character that was never finished is shown as such."""
+        for name, decoder in self._decoders.items():
+            rest = decoder.decode(b"", True)
+            if rest and not self._out.json:
+                await write(1 if name == "stdout" else 2, rest.encode())
+
+
+def _json_data(data: bytes, text: str | None) -> dict[str, object]:
+    if text is not None:
+        return {"data": text}
+    try:
+        return {"data": data.decode()}
+    except UnicodeDecodeError:
+        return {"data_base64": base64.b64encode(data).decode("ascii")}
+
+
+async def write(descriptor: int, data: bytes) -> None:
+    """All of it; on a thread when it might block, so that the connection lives on. Raises BrokenPipeError."""
+    if len(data) <= _SMALL:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        if poll.poll(0) == [(descriptor, select.POLLOUT)] and os.write(descriptor, data) == len(data):
+            return
+        # A part that was written here cannot be told from none at this size: pipes and terminals take it whole.
+    await asyncio.to_thread(_write_all, descriptor, data)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def has_input() -> bool:
+    """Whether standard input is anything but /dev/null or closed."""
+    try:
+        info = os.fstat(0)
+    except OSError:
+        return False
+    return not (stat.S_ISCHR(info.st_mode) and info.st_rdev == os.makedev(1, 3))
+
+
+async def feed(job: Job) -> None:
+    """Standard input to the job, to its end."""
+    from towline.runtime.threads import in_thread
+
+    while data := await in_thread(os.read, 0, _READ):
+        await job.write(data)
+    await job.write_eof()
+
+
+def on_interrupt(job: Job, out: Output, alias: str, leave: Callable[[], object]) -> None:
+    """The first Ctrl-C is the remote command's; the second leaves it running."""
+    pressed = 0
+    tasks: set[asyncio.Task[Any]] = set()
+
+    def press() -> None:
+        nonlocal pressed
+        pressed += 1
+        if pressed > 1:
+            out.note(f"\nLeft running; come back with: tow attach {printable(alias)} {job.id}")
+            leave()
+            return
+        out.event("interrupt", job=job.id)
+        out.note("\nInterrupting the remote command; Ctrl-C again leaves it running.")
+        task = asyncio.ensure_future(job.signal("INT"))
+        tasks.add(task)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, press)
+
+
+async def follow(
+    job: Job, out: Output, printer: Printer, *, alias: str, from_: int = 1, stdin: bool = False, note: bool = False
+) -> int:
+    """Show everything until the job has ended; its exit status."""
+    showing = asyncio.ensure_future(_show(job, printer, from_, note=note))
+    feeding = asyncio.ensure_future(feed(job)) if stdin else None
+    left = False
+
+    def leave() -> None:
+        nonlocal left
+        left = True
+        showing.cancel()
+
+    on_interrupt(job, out, alias, leave)
+    try:
+        await showing
+    except asyncio.CancelledError:
+        if not left:
+            raise
+        out.event("detached", job=job.id)
+        return Exit.INTERRUPTED
+    finally:
+        if feeding is not None:
+            feeding.cancel()
+        await job.close()
+    assert job.ended is not None
+    tell_end(job.id, job.ended, out)
+    return job.ended.exit_status
+
+
+async def _show(job: Job, printer: Printer, from_: int, *, note: bool) -> None:
+    async for item in job.output(from_, note=note):
+        await printer.show(item)
+    await printer.finish()
+
+
+def tell_end(job: str, ended: Ended, out: Output, **fields: object) -> None:
+    """The `exit` event."""
+    out.event(
+        "exit", job=job, status=ended.exit_status, signal=ended.signal, timed_out=ended.timed_out,
+        left_open=ended.left_open, **fields,
+    )  # fmt: skip
+    if ended.timed_out:
+        out.note("The command was ended: its time was up.")

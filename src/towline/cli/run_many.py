@@ -1,0 +1,167 @@
+"""`tow run` on several nodes: at once, each on a line of its own; one that fails does not stop the others."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from towline.base.errors import Exit, TowlineError
+from towline.base.text import printable
+from towline.cli.output import Output
+
+if TYPE_CHECKING:
+    from towline.client.jobs import Chunk, Job
+
+_GATHERED = 1024 * 1024  # bytes of each stream and node that are held back to be compared
+_LINE = 64 * 1024  # a line that is longer is shown in pieces
+
+
+@dataclass(slots=True)
+class _Host:
+    """One node's part. `rest`: the last line of each stream, not finished yet."""
+
+    alias: str
+    job: str = ""
+    status: int | None = None
+    signal: str | None = None
+    error: TowlineError | None = None
+    rest: dict[str, bytes] = field(default_factory=lambda: {"stdout": b"", "stderr": b""})
+    kept: list[tuple[str, bytes]] = field(default_factory=list)
+    size: int = 0
+
+    @property
+    def exit_status(self) -> int:
+        if self.error is not None:
+            return self.error.exit_status
+        return self.status if self.status is not None else Exit.FAILED
+
+
+async def run_many(args: argparse.Namespace, out: Output, aliases: list[str]) -> int:
+    """Run it everywhere; the worst status."""
+    hosts = [_Host(alias) for alias in dict.fromkeys(aliases)]
+    turn = asyncio.Semaphore(args.parallel)
+    width = max(len(host.alias) for host in hosts)
+
+    async def one(host: _Host) -> None:
+        async with turn:
+            try:
+                await _on_host(args, out, host, width)
+            except TowlineError as error:
+                host.error = error
+                out.event("error", node=host.alias, code=error.code, name=error.name,
+                          message=printable(error.sentence), retryable=error.retryable, job=host.job)  # fmt: skip
+
+    await asyncio.gather(*map(one, hosts))
+    if args.gather:
+        _show_gathered(out, hosts)
+    _conclude(args, out, hosts)
+    return max((host.exit_status for host in hosts), default=Exit.OK)
+
+
+async def _on_host(args: argparse.Namespace, out: Output, host: _Host, width: int) -> None:
+    from towline.cli.jobbing import Printer, tell_end
+    from towline.cli.run import start
+    from towline.cli.running import tell_line_events
+    from towline.client.connect import connect
+    from towline.client.jobs import Chunk
+
+    quiet = Output(json=out.json) if out.json else _Silent(json=False)
+    async with connect(host.alias, give_up=args.give_up, on_event=tell_line_events(quiet)) as line:
+        job: Job = await start(line, args, stdin=False)
+        host.job = job.id
+        out.event("started", node=host.alias, job=job.id)
+        if args.detach:
+            host.status = 0
+            return
+        printer = Printer(out, encoding=args.encoding, node=host.alias, job=job.id)
+        try:
+            async for item in job.output():
+                if out.json or not isinstance(item, Chunk):
+                    await printer.show(item)
+                elif args.gather:
+                    _gather(host, item)
+                else:
+                    await _show_lines(host, item, width)
+            for stream in host.rest:
+                await _flush(host, stream, width)
+        finally:
+            await job.close()
+        assert job.ended is not None
+        host.status, host.signal = job.ended.exit_status, job.ended.signal
+        tell_end(job.id, job.ended, out, node=host.alias)
+
+
+class _Silent(Output):
+    """One line about each reconnection of each node would be too much."""
+
+    def note(self, text: str) -> None:
+        """Not shown."""
+
+
+async def _show_lines(host: _Host, chunk: Chunk, width: int) -> None:
+    """Whole lines with the node's name before each, so that nodes do not mix within a line."""
+    from towline.cli.jobbing import write
+
+    text = host.rest[chunk.stream] + chunk.data
+    whole, newline, rest = text.rpartition(b"\n")
+    if len(rest) > _LINE:
+        whole, newline, rest = text, b"\n", b""
+    host.rest[chunk.stream] = rest
+    if newline:
+        prefix = f"{host.alias:<{width}} | ".encode()
+        lines = b"".join(prefix + line + b"\n" for line in whole.split(b"\n"))
+        await write(1 if chunk.stream == "stdout" else 2, lines)
+
+
+async def _flush(host: _Host, stream: str, width: int) -> None:
+    from towline.client.jobs import Chunk
+
+    if host.rest[stream]:
+        await _show_lines(host, Chunk(stream, 0, b"\n"), width)
+
+
+def _gather(host: _Host, chunk: Chunk) -> None:
+    if host.size < _GATHERED:
+        host.kept.append((chunk.stream, chunk.data))
+    elif host.size - len(chunk.data) < _GATHERED:
+        host.kept.append(("stderr", b"[more was printed; see tow logs]\n"))
+    host.size += len(chunk.data)
+
+
+def _show_gathered(out: Output, hosts: list[_Host]) -> None:
+    """Each output once, under the names of all who printed it."""
+    groups: dict[tuple[bytes, bytes], list[_Host]] = {}
+    for host in hosts:
+        streams = {
+            name: b"".join(data for stream, data in host.kept if stream == name) for name in ("stdout", "stderr")
+        }
+        groups.setdefault((streams["stdout"], streams["stderr"]), []).append(host)
+    for (stdout, stderr), members in groups.items():
+        if not stdout and not stderr:
+            continue
+        out.line(f"--- {', '.join(printable(host.alias) for host in members)}")
+        for data in (stdout, stderr):
+            if data:
+                out.line(printable(data.decode("utf-8", "replace").rstrip("\n"), keep_newlines=True))
+
+
+def _conclude(args: argparse.Namespace, out: Output, hosts: list[_Host]) -> None:
+    from towline.cli.jobs import table
+
+    rows = [("NODE", "JOB", "STATUS", "")]
+    for host in hosts:
+        out.event(
+            "host", node=host.alias, job=host.job, status=host.exit_status if host.error is None else None,
+            signal=host.signal, error=host.error.name if host.error else None,
+        )  # fmt: skip
+        status = "-" if host.error is not None else str(host.status)
+        said = printable(host.error.sentence) if host.error is not None else host.signal or ""
+        rows.append((host.alias, host.job, status, said))
+    if args.detach:
+        for host in hosts:
+            out.line(f"{host.alias} {host.job}" if host.error is None else f"{host.alias} -")
+    else:
+        out.line()
+        table(out, rows)
