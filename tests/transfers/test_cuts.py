@@ -101,7 +101,7 @@ def test_a_tree_through_cuts_both_ways(town: Town, tmp_path: Path, lanes: int) -
         {"delay": 0.01},
         {"cut_after": 700_000, "reset": True},
     ],
-    ids=lambda script: "-".join(script),
+    ids="-".join,
 )
 def test_other_weather(town: Town, tmp_path: Path, script: dict[str, float]) -> None:
     top = tmp_path / "tree"

@@ -1,7 +1,7 @@
 """Download files and folders. Resumes by itself after a cut, and when the same command is run again.
 
-The target is placed as cp(1) would: a folder that is there, or a target that ends in a slash, takes the source inside;
-otherwise the target is the new name. Without a target the current folder is meant; `-` writes to standard output.
+The target is placed as cp(1) would: a folder that is there, or a target that ends in a slash, takes the source
+inside; otherwise the target is the new name. Without a target the current folder is meant; `-` writes to standard output.
 
 examples:
   tow get home:files/report.pdf
@@ -42,6 +42,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
         raise UsageError("Only one file can be written to standard output.")
     if len(remotes) > 1 and not target.endswith("/"):
         target += "/"
+    if target == "-" and not args.dry_run:
+        out.leave_stdout()
     if args.dry_run:
         return run_async(_dry_run(args, out, remotes))
     return run_async(_get(args, out, remotes, target))
@@ -52,11 +54,10 @@ async def _get(args: argparse.Namespace, out: Output, remotes: list[tuple[str, s
     from towline.client.connect import connect
 
     results = []
-    with view_for(out, quiet=args.quiet, result_on_stdout=target != "-") as view:
+    with view_for(out, quiet=args.quiet) as view:
         for alias, share, path in remotes:
             async with connect(alias, give_up=args.give_up, on_event=view.line) as line:
                 if target == "-":
-                    out.json = False  # standard output belongs to the file now
                     done = await line.get_stream(
                         f"{share}/{path}", sys.stdout.fileno(), options=options_of(args), on_event=view.transfer
                     )

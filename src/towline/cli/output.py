@@ -22,6 +22,12 @@ class Output:
     def __init__(self, *, json: bool, events_to: TextIO | None = None) -> None:
         self.json = json
         self._events_to = events_to
+        self._lines_to: TextIO | None = None
+
+    def leave_stdout(self) -> None:
+        """Standard output belongs to a payload now: everything is said on standard error."""
+        self._events_to = sys.stderr
+        self._lines_to = sys.stderr
 
     def event(self, event: str, **fields: object) -> None:
         """One JSON line, only with --json; flushed, so that a reader of the pipe sees it at once."""
@@ -34,7 +40,7 @@ class Output:
     def line(self, text: str = "") -> None:
         """A line of the result for a person (standard output), only without --json."""
         if not self.json:
-            print(text, flush=True)
+            print(text, file=self._lines_to or sys.stdout, flush=True)
 
     def note(self, text: str) -> None:
         """Something said beside the result (standard error), only without --json."""

@@ -1,7 +1,7 @@
 """Upload files and folders. Resumes by itself after a cut, and when the same command is run again.
 
-The target is placed as cp(1) would: a folder that is there, or a target that ends in a slash, takes the source inside;
-otherwise the target is the new name. Missing folders on the way are made. `-` reads standard input.
+The target is placed as cp(1) would: a folder that is there, or a target that ends in a slash, takes the source
+inside; otherwise the target is the new name. Missing folders on the way are made. `-` reads standard input.
 
 examples:
   tow put report.pdf home:files/
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from towline.base.errors import UsageError
+from towline.base.errors import Exit, UsageError, error_from_wire
 from towline.cli.output import Output
 from towline.cli.transferring import add_transfer_options, options_of, worst_status
 
@@ -68,11 +68,14 @@ def _dry_run(args: argparse.Namespace, out: Output) -> int:
     from towline.services.files.plan import Skipped, walk
 
     files = size = 0
+    status: int = Exit.OK
     for source in args.sources:
         local = local_source(source, portable=not args.any_names)
         with local.root as root:
             for entry in walk(root, local.path, links=args.links):
                 if isinstance(entry, Skipped):
+                    if entry.code:
+                        status = status or error_from_wire(entry.code, entry.reason, False).exit_status
                     out.event("warning", path=entry.path, reason=entry.reason)
                     out.note(f"{printable(entry.path)}: {printable(entry.reason)}")
                 elif entry.kind != "dir":
@@ -81,4 +84,4 @@ def _dry_run(args: argparse.Namespace, out: Output) -> int:
                     out.line(f"{printable(entry.path)}  {format_size(entry.size)}")
     out.event("done", files=files, bytes=size, dry_run=True)
     out.line(f"{files} files, {format_size(size)} would be sent")
-    return 0
+    return status

@@ -42,20 +42,20 @@ class View(Protocol):
     def line(self, event: LineEvent) -> None: ...
 
 
-def view_for(out: Output, *, quiet: bool, result_on_stdout: bool = True) -> View:
-    """The right one for where the output goes. With the payload on standard output, all words go to stderr."""
+def view_for(out: Output, *, quiet: bool) -> View:
+    """The right one for where the output goes."""
     if out.json:
-        return EventView(out, to_stderr=not result_on_stdout)
+        return EventView(out)
     if not quiet and sys.stderr.isatty():
-        return BarView(out, result_on_stdout=result_on_stdout)
-    return LineView(out, quiet=quiet, result_on_stdout=result_on_stdout)
+        return BarView(out)
+    return LineView(out, quiet=quiet)
 
 
 class EventView:
     """One JSON object a line."""
 
-    def __init__(self, out: Output, *, to_stderr: bool) -> None:
-        self._out = Output(json=True, events_to=sys.stderr) if to_stderr else out
+    def __init__(self, out: Output) -> None:
+        self._out = out
 
     def __enter__(self) -> View:
         return self
@@ -104,9 +104,9 @@ class EventView:
 class LineView:
     """One plain line per file, and a last one for the whole."""
 
-    def __init__(self, out: Output, *, quiet: bool, result_on_stdout: bool) -> None:
+    def __init__(self, out: Output, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._say = out.line if result_on_stdout else out.note
+        self._say = out.line
         self._note = out.note
 
     def __enter__(self) -> View:
@@ -136,13 +136,13 @@ class LineView:
 class BarView:
     """Bars for the whole and for the file that is under way, with rate and remaining time."""
 
-    def __init__(self, out: Output, *, result_on_stdout: bool) -> None:
+    def __init__(self, out: Output) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.progress import TransferSpeedColumn as Speed
 
         self._console = Console(stderr=True, highlight=False)
-        self._say = out.line if result_on_stdout else out.note
+        self._say = out.line
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -322,6 +322,7 @@ class Receiver:
         with self._change:
             self._closing = True
             lanes = list(self._lanes.values())
+        self._sink.interrupt()
         for lane in lanes:
             lane.shutdown()
         with self._change:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
+import stat
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from towline.base.errors import InUse, NotFound, TowlineError, VerificationFailed
-from towline.base.oserrors import oserrors
+from towline.base.errors import ConnectionLost, InUse, NotFound, StreamClosed, TowlineError, VerificationFailed
+from towline.base.oserrors import disk_error
 from towline.services.files.digest import FileDigest, digest_of
 from towline.services.files.digests import DigestCache
 from towline.services.files.part import Part, Pin, SmallFiles, part_name
@@ -16,6 +18,8 @@ from towline.services.files.plan import Entry
 from towline.services.files.ranges import Ranges
 from towline.services.files.small import Content
 from towline.services.files.tree import Root, Stat
+
+_LOOK_UP = 100  # ms: so soon is an interrupt heard by somebody who waits for a reader
 
 
 class Writing(Protocol):
@@ -69,6 +73,9 @@ class Sink(Protocol):
 
     def stamp(self, folders: Iterable[Entry]) -> None:
         """Times and bits of folders, once all is in them; inner ones first."""
+
+    def interrupt(self) -> None:
+        """The conversation is over: whoever waits in `write` for a reader gets ConnectionLost."""
 
     def close(self) -> None: ...
 
@@ -190,6 +197,9 @@ class TreeSink:
             except TowlineError:
                 pass  # it was moved or removed since; nothing of the transfer is lost with its date
 
+    def interrupt(self) -> None:
+        """A disk does not make wait for ever."""
+
     def close(self) -> None:
         self._root.close()
 
@@ -267,7 +277,7 @@ class StreamSink:
         return True
 
     def open(self, entry: Entry) -> Writing:
-        self._writing.pin(entry)
+        self._writing.begin(entry)
         return self._writing
 
     def publish_small(self, batch: Sequence[tuple[Entry, Content, bool]]) -> list[TowlineError | None]:
@@ -282,6 +292,9 @@ class StreamSink:
     def stamp(self, folders: Iterable[Entry]) -> None:
         """A stream has no folders."""
 
+    def interrupt(self) -> None:
+        self._writing.stopped = True
+
     def close(self) -> None:
         """The descriptor is the user's."""
 
@@ -294,8 +307,15 @@ class _StreamWriting:
         self._position = 0
         self._digest = FileDigest()
         self._pin: tuple[int, int] | None = None
+        self._poll: select.poll | None = None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            self._poll = select.poll()
+            self._poll.register(fd, select.POLLOUT)
+        self.stopped = False
 
-    def pin(self, entry: Entry) -> None:
+    def begin(self, entry: Entry) -> None:
+        """For a conversation. Raises VerificationFailed when the source is not what it was."""
+        self.stopped = False
         pin = (entry.size, entry.mtime_ns)
         if self._pin not in (None, pin) and self._position:
             raise VerificationFailed("The source changed after a part of it was written to standard output.")
@@ -310,11 +330,22 @@ class _StreamWriting:
             raise VerificationFailed("Standard output can only be written in order.")
         fresh = data[self._position - offset :]
         self._digest.feed(self._position, fresh)
-        with oserrors("standard output"):
+        try:
             while fresh:
-                count = os.write(self._fd, fresh)
+                count = os.write(self._fd, fresh if self._poll is None else fresh[: self._room(self._poll)])
                 self._position += count
                 fresh = fresh[count:]
+        except BrokenPipeError:
+            raise StreamClosed("Whoever read standard output has left.") from None
+        except OSError as error:
+            raise disk_error(error, "standard output") from error
+
+    def _room(self, poll: select.poll) -> int:
+        """Wait until a reader has made room; so much can be written without waiting in there (pipe(7), PIPE_BUF)."""
+        while not poll.poll(_LOOK_UP):
+            if self.stopped:
+                raise ConnectionLost("The conversation is over.")
+        return select.PIPE_BUF
 
     def write_zeros(self, offset: int, length: int) -> None:
         zeros = memoryview(bytes(min(length, 1 << 20)))
