@@ -39,7 +39,8 @@ docs: $(VENV)/ready   ## write the reference pages that are generated from the c
 	$(PY) -m tools.cli_docs
 
 bench: $(VENV)/ready  ## the numbers in bench/README.md, peers beside them
-	$(PY) -m bench
+	tools/bench_peers.sh $(PY)
+	$(PY) -m bench $(NAME)
 
 clean:                ## remove the environment and all caches
 	rm -rf $(VENV) build src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

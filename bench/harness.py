@@ -1,7 +1,7 @@
 """Rounds: contenders take turns (A B C A B C …) at the same work; medians, spread, ratios.
 
 A `Case` is one row of the table: what is measured, in which unit, who takes part. A `Contender` does the work once
-and returns a `Sample`. One warm-up round is thrown away. A contender that fails is named with its reason and left out.
+and returns a `Sample`. One warm-up round is thrown away. A contender that fails is left out, with its reason.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Case:
     contenders: list[Contender]
     note: str = ""
     rounds: int | None = None  # None: the run's own number
+    key: str = ""  # by which targets find it; default: its name
 
 
 @dataclass(slots=True)
@@ -88,6 +89,7 @@ class Bench:
         self.processes = Processes()
         base = "/dev/shm" if os.path.isdir("/dev/shm") else None
         self.folder = tempfile.mkdtemp(prefix="towline-bench-", dir=base)
+        self.disk = ""
         self.results: list[dict[str, Any]] = []
         self.left_out: dict[str, str] = {}
         self.details: dict[str, Any] = {}  # what a work wants to keep beside the rows
@@ -101,6 +103,14 @@ class Bench:
         path = self.path(*parts)
         remove(path)
         os.makedirs(path)
+        return path
+
+    def on_disk(self, name: str) -> str:
+        """A folder on a real disk, as far as the system's folder for temporary files is on one."""
+        if not self.disk:
+            self.disk = tempfile.mkdtemp(prefix="towline-bench-")
+        path = os.path.join(self.disk, name)
+        os.makedirs(path, exist_ok=True)
         return path
 
     def peer(self, kind: type[P]) -> P | None:
@@ -155,8 +165,9 @@ class Bench:
             if contender.before is not None:
                 contender.before()
         if rows:
-            row = {"work": case.work, "case": case.name, "unit": case.unit, "better": case.better, "rounds": rounds,
-                   "note": case.note, "contenders": with_ratios(rows, case.better)}  # fmt: skip
+            key = f"{case.work}/{case.key or case.name}"
+            row = {"work": case.work, "case": case.name, "key": key, "unit": case.unit, "better": case.better,
+                   "rounds": rounds, "note": case.note, "contenders": with_ratios(rows, case.better)}  # fmt: skip
             self.results.append(row)
             self.say(_told(row, time.monotonic() - begun))
 
@@ -168,7 +179,8 @@ class Bench:
             except (OSError, Failed):
                 pass  # what is left of it is ended below
         left = self.processes.end_all()
-        remove(self.folder)
+        for folder in (self.folder, self.disk):
+            remove(folder)
         return left
 
 

@@ -9,7 +9,6 @@ import ssl
 import subprocess
 
 
-
 def describe() -> dict[str, object]:
     """What the results file keeps about where it was made."""
     return {
@@ -17,7 +16,7 @@ def describe() -> dict[str, object]:
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30), 1),
         "hypervisor": _hypervisor(),
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],
         "system": _field("/etc/os-release", "PRETTY_NAME", "=").strip('"'),
         "congestion_control": _text("/proc/sys/net/ipv4/tcp_congestion_control"),
         "python": platform.python_version(),

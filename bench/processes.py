@@ -58,7 +58,7 @@ class Processes:
         """Start something that runs until the end of the run, or until `stop`."""
         process = subprocess.Popen(
             argv, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, process_group=0,
-            preexec_fn=_die_with_parent,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509  (one call of prctl, and no lock that a thread could hold)
         )  # fmt: skip
         self._started.append(process)
         return process

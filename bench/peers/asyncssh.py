@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from bench.machine import package_version
-from bench.peers.base import HOST, ROOT, Peer, free_port, wait_for_port
+from bench.peers.base import ROOT, Peer, free_port, wait_for_port
 
 
 class AsyncSSH(Peer):

@@ -11,7 +11,7 @@ import sys
 
 sys.path.pop(0)  # this folder has a file named asyncssh.py, too
 
-import asyncssh  # noqa: E402
+import asyncssh
 
 HOST, CIPHER = "127.0.0.1", "aes128-gcm@openssh.com"
 
@@ -37,7 +37,9 @@ async def serve(folder: str, port: int) -> None:
 async def transfer(verb: str, folder: str, port: int, source: str, target: str) -> None:
     options = {"known_hosts": os.path.join(folder, "known_hosts"), "client_keys": [os.path.join(folder, "client")]}
     async with (
-        asyncssh.connect(HOST, port, username="bench", encryption_algs=[CIPHER], config=None, **options) as connection,
+        asyncssh.connect(
+            HOST, port, username="bench", encryption_algs=[CIPHER], config=None, **options
+        ) as connection,
         connection.start_sftp_client() as sftp,
     ):
         await (sftp.get if verb == "get" else sftp.put)(source, target, recurse=os.path.isdir(source))

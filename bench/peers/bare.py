@@ -29,8 +29,9 @@ def client(port: str) -> None:
     held: list[ssl.SSLSocket] = []
 
     def handle(question: dict[str, Any]) -> dict[str, Any]:
-        for _ in range(question["count"]):
-            held.append(context.wrap_socket(socket.create_connection((HOST, int(port)))))
+        held.extend(
+            context.wrap_socket(socket.create_connection((HOST, int(port)))) for _ in range(question["count"])
+        )
         return {"connections": len(held)}
 
     answer_questions(handle)

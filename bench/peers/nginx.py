@@ -46,7 +46,8 @@ class Nginx(Peer):
     def _configuration(self, key: str, certificate: str) -> str:
         user = "user root;\n" if os.geteuid() == 0 else ""
         temporary = "".join(
-            f"{name}_temp_path {self.folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+            f"{name}_temp_path {self.folder}/{name};\n"
+            for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         return (
             f"{user}daemon off;\nworker_processes auto;\npid {self.folder}/nginx.pid;\nerror_log /dev/null crit;\n"

@@ -63,6 +63,7 @@ class OpenSSH(Peer):
             f"AuthorizedKeysFile {self._at('authorized_keys')}\nPidFile none\nStrictModes no\nUsePAM no\n"
             "PasswordAuthentication no\nPermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
             f"Ciphers {CIPHER}\nMaxStartups 200\nMaxSessions 200\nPrintMotd no\nLogLevel QUIET\n"
+            "SetEnv SHLVL=2\n"  # else bash takes it for a login and reads the user's .bashrc: 100 ms and more
         )
 
     def _client_configuration(self) -> str:

@@ -22,9 +22,10 @@ class Redis(Peer):
 
     def start(self) -> None:
         self.port = free_port()
+        self.folder = self.bench.on_disk("redis")
         config = write(
             os.path.join(self.folder, "redis.conf"),
-            f"bind {HOST}\nport {self.port}\ndir {self.folder}\nappendonly yes\nappendfsync always\nsave \"\"\n"
+            f'bind {HOST}\nport {self.port}\ndir {self.folder}\nappendonly yes\nappendfsync always\nsave ""\n'
             "daemonize no\n",
         )
         self._server = self.bench.processes.start(["redis-server", config])

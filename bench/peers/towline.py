@@ -79,14 +79,29 @@ class Towline(Peer):
         if verb not in VERBS:
             raise NotThereYet(f"tow {verb}")
 
-    def client(self) -> Helper:
-        """A process with an open line."""
-        return Helper(self.bench, "bench.peers.towline_client", self.alias, env=self.env | {"PYTHONPATH": path()})
+    def client(self, person: str = "") -> Helper:
+        """A process with an open line; of another person than the usual one when a name is given."""
+        env = self.env | {"PYTHONPATH": path()}
+        if person:
+            env["TOWLINE_HOME"] = os.path.join(self.folder, f"client-{person}")
+            code = self._invite(person)
+            self.bench.processes.run([*tow_command(), "join", "-", "--as", self.alias], env=env, stdin=code)
+        return Helper(self.bench, "bench.peers.towline_client", self.alias, env=env)
 
     def version(self) -> str:
         from towline import __version__
 
         return __version__
+
+
+class TowlineOnDisk(Towline):
+    """A node whose data is on a real disk, where an fsync costs something."""
+
+    name = "towline on disk"
+
+    def start(self) -> None:
+        self.folder = self.bench.on_disk("towline")
+        super().start()
 
 
 class TowlineServices(Towline):

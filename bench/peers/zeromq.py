@@ -1,4 +1,4 @@
-"""pyzmq over plain TCP: REQ/REP for round trips, DEALER/ROUTER for a pipeline. No encryption, no credit, no streams."""
+"""pyzmq over plain TCP: REQ/REP for round trips, DEALER/ROUTER for a pipeline. Nothing is encrypted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""1 GiB through a proxy that cuts all connections about every 20 MiB: goodput, what is re-sent, how soon it goes on."""
+"""1 GiB through a proxy that cuts everything about every 20 MiB: goodput, what is sent again, how soon it goes on."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def run(bench: Bench) -> None:
         Contender("towline, no cuts, same proxy", lambda: once(None), "BLAKE3, by both ends", clean),
     ]
     size = "64 MiB" if bench.scale.quick else "1 GiB"
-    bench.measure(Case("cuts", f"{size}, a cut every 20 MiB", "MB/s", HIGHER, contenders))
+    bench.measure(Case("cuts", f"{size}, a cut every 20 MiB", "MB/s", HIGHER, contenders, key="goodput"))
     for name, unit in (("resent %", "%"), ("cut to first byte ms", "ms")):
         values = [extras[name] for extras in seen[1:] if name in extras]  # the first was the warm-up
         if values:
             turns = iter([values[0], *values])
             contender = Contender("towline", lambda turns=turns: Sample(next(turns)))  # type: ignore[misc]
             title = "bytes sent again" if unit == "%" else "from a cut to the first new byte (worst)"
-            bench.measure(Case("cuts", title, unit, LOWER, [contender], rounds=len(values)))
+            bench.measure(Case("cuts", title, unit, LOWER, [contender], rounds=len(values), key=name))
 
 
 def _download(bench: Bench, towline: Towline, every: str | None, target: str) -> dict[str, float]:

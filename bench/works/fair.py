@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Callable
 
 from bench.harness import LOWER, MIB, Bench, Case, Contender, NotThereYet, Sample, remove
 from bench.peers.base import Helper
@@ -27,12 +28,12 @@ def run(bench: Bench) -> None:
     helper = None
     if towline := bench.peer(Towline):
         helper = towline.client()
-        lone, bulk = _keys(helper, beats), _Bulk(bench, towline)
+        bulk = _Bulk(bench, towline)
         contenders += [
             Contender("towline", lambda: bulk.beside(lambda: _ask(helper, do="beats", count=beats, pause=PAUSE))),
             Contender("towline, transfer on the same line", lambda: _same(bench, helper, beats, None)),
             Contender("towline, transfer on the same connection", lambda: _same(bench, helper, beats, 0)),
-            Contender("towline, no transfer", lone),
+            Contender("towline, no transfer", lambda: _ask(helper, do="beats", count=beats, pause=PAUSE)),
         ]
     if ssh := bench.peer(OpenSSH):
         contenders += [
@@ -40,17 +41,13 @@ def run(bench: Bench) -> None:
             Contender("ssh, no transfer", lambda: _ssh(bench, ssh, beats, load=False)),
         ]
     note = "the transfer is a `get` that is begun again and again; `towline`: by another process, as with `tow get`"
-    bench.measure(Case("fair", "keystroke p99 under a transfer", "ms", LOWER, contenders, note))
+    bench.measure(Case("fair", "keystroke p99 under a transfer", "ms", LOWER, contenders, note, key="keys"))
     if towline and helper:
         chat = [
             Contender("towline", lambda: bulk.beside(lambda: _ask(helper, do="chat_beats", count=beats, pause=PAUSE)))
         ]
-        bench.measure(Case("fair", "chat p99 under a transfer (durable)", "ms", LOWER, chat))
+        bench.measure(Case("fair", "chat p99 under a transfer (durable)", "ms", LOWER, chat, key="chat"))
         helper.close()
-
-
-def _keys(helper: Helper, beats: int):  # type: ignore[no-untyped-def]
-    return lambda: _ask(helper, do="beats", count=beats, pause=PAUSE)
 
 
 def _ask(helper: Helper, **question: object) -> Sample:
@@ -75,7 +72,8 @@ class _Bulk:
     def __init__(self, bench: Bench, towline: Towline) -> None:
         self._bench, self._towline = bench, towline
 
-    def beside(self, work):  # type: ignore[no-untyped-def]
+    def beside(self, work: Callable[[], Sample]) -> Sample:
+        """Do `work` while it goes on."""
         target = self._bench.path("target", "beside")
         get = " ".join([*tow_command(), "get", "--quiet", f"{self._towline.alias}:src/{BIG}", target])
         script = f"while :; do {get}; rm -f {target}; done"
@@ -96,7 +94,9 @@ def _ssh(bench: Bench, ssh: OpenSSH, beats: int, *, load: bool) -> Sample:
     target = bench.path("target", "beside")
     copying = None
     if load:
-        scp = " ".join(["scp", "-q", "-F", os.path.join(ssh.folder, config), f"peer:{bench.path('source', BIG)}", target])
+        scp = " ".join(
+            ["scp", "-q", "-F", os.path.join(ssh.folder, config), f"peer:{bench.path('source', BIG)}", target]
+        )
         copying = bench.processes.start(["sh", "-c", f"while :; do {scp}; rm -f {target}; done"])
     typing = bench.processes.start(
         ssh.ssh("peer", "cat", config=config), stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -105,7 +105,11 @@ def _ssh(bench: Bench, ssh: OpenSSH, beats: int, *, load: bool) -> Sample:
     try:
         if load:
             _wait_for_growth(bench.path("target"))
-        assert typing.stdin is not None and typing.stdout is not None
+        assert typing.stdin is not None
+        assert typing.stdout is not None
+        for _ in range(5):  # the first one waits for the start of ssh
+            os.write(typing.stdin.fileno(), b"x")
+            os.read(typing.stdout.fileno(), 1)
         for _ in range(beats):
             begun = time.perf_counter()
             os.write(typing.stdin.fileno(), b"x")

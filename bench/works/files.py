@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 
 from bench.harness import HIGHER, Bench, Case, Contender, Sample, remove
@@ -14,13 +15,16 @@ from bench.peers.openssh import OpenSSH
 from bench.peers.pumps import Pump
 from bench.peers.rsync import Rsync
 from bench.peers.towline import Towline
-from bench.processes import Failed, cpu_seconds, resident_kib
+from bench.processes import Failed, cpu_seconds, descendants, resident_kib
 from bench.works.space import BIG, TREE, big_file, same_bytes, small_tree, touch_memory
 
 SUMMARY = "1 GiB and 10,000 × 4 KiB, get and put, /dev/shm to /dev/shm"
 BLAKE3 = "BLAKE3 of each file, by both ends; fsync, rename"
 MAC = "nobody beyond the cipher's own tag"
 CHECKSUM = "whole-file checksum, by the receiver (no encryption)"
+
+# seconds, processor seconds and largest resident set (KiB) of the client, and what else was told
+Outcome = tuple[float, float, int, dict[str, float]]
 
 
 def run(bench: Bench) -> None:
@@ -55,7 +59,7 @@ def _large(bench: Bench, verb: str, big: str) -> None:
         contenders.append(work.contender("bare TLS pump", pump, plain, MAC))
         contenders.append(work.contender("bare TLS pump + BLAKE3", pump, hashed, "BLAKE3, by both ends"))
     name = "64 MiB" if bench.scale.quick else "1 GiB"
-    bench.measure(Case("files", f"{name} {verb}", "MB/s", HIGHER, contenders))
+    bench.measure(Case("files", f"{name} {verb}", "MB/s", HIGHER, contenders, key=f"large {verb}"))
 
 
 def _small(bench: Bench, verb: str, tree: str) -> None:
@@ -71,23 +75,22 @@ def _small(bench: Bench, verb: str, tree: str) -> None:
     if rsync := bench.peer(Rsync):
         ends = (f"src/{TREE}/", target + "/") if verb == "get" else (tree + "/", "dst/new/")
         contenders.append(work.contender("rsync daemon (plain)", rsync, rsync.command(*ends), CHECKSUM))
-    bench.measure(Case("files", f"{bench.scale.files:,} × 4 KiB {verb}", "files/s", HIGHER, contenders))
+    bench.measure(
+        Case("files", f"{bench.scale.files:,} × 4 KiB {verb}", "files/s", HIGHER, contenders, key=f"small {verb}")
+    )
 
 
-def towline_command(towline: Towline, verb: str, name: str, target: str) -> Callable[[], Finished_]:
+def towline_command(towline: Towline, verb: str, name: str, target: str) -> Callable[[], Outcome]:
     """`tow get` or `tow put` with events, so that the transfer's own seconds are known beside the command's."""
     remote = f"{towline.alias}:src/{name}" if verb == "get" else f"{towline.alias}:dst/{os.path.basename(target)}"
     ends = (remote, target) if verb == "get" else (towline.bench.path("source", name), remote)
 
-    def command() -> Finished_:
+    def command() -> Outcome:
         done = towline.tow(verb, "--json", *ends)
         told = json.loads(done.output.strip().split(b"\n")[-1])
         return done.seconds, done.cpu, done.resident, {"inside s": float(told["seconds"])}
 
     return command
-
-
-Finished_ = tuple[float, float, int, dict[str, float]]
 
 
 class Transfer:
@@ -101,25 +104,29 @@ class Transfer:
         self._checked: set[str] = set()
 
     def contender(
-        self, name: str, peer: Peer, command: list[str] | Callable[[], Finished_], verifies: str
+        self, name: str, peer: Peer, command: list[str] | Callable[[], Outcome], verifies: str
     ) -> Contender:
         return Contender(name, lambda: self._once(name, peer, command), verifies, lambda: remove(self._target))
 
-    def _once(self, name: str, peer: Peer, command: list[str] | Callable[[], Finished_]) -> Sample:
+    def _once(self, name: str, peer: Peer, command: list[str] | Callable[[], Outcome]) -> Sample:
         pid: int = peer.pid  # type: ignore[attr-defined]
-        before = cpu_seconds(pid)
+        before, children = cpu_seconds(pid), len(descendants(pid))
         if callable(command):
             seconds, client_cpu, resident, extras = command()
         else:
             done = self._bench.processes.run(command)
             seconds, client_cpu, resident, extras = done.seconds, done.cpu, done.resident, {}
+        deadline = time.monotonic() + 1
+        while len(descendants(pid)) > children and time.monotonic() < deadline:
+            time.sleep(0.01)  # a server's child that has not been reaped yet would not be counted
         server_cpu = cpu_seconds(pid) - before
         if name not in self._checked:
             self._checked.add(name)
             if not same_bytes(self._source, self._target):
                 raise Failed("the target differs from the source")
-        extras = {"server CPU s": server_cpu, "client CPU s": client_cpu, "client MiB": resident / 1024, **extras}
+        extras = {"server CPU s": server_cpu, "client CPU s": client_cpu, **extras}
         if callable(command):
+            extras["client MiB"] = resident / 1024
             extras["node MiB"] = resident_kib(pid, "VmHWM") / 1024
         return Sample(self._amount / seconds, extras)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from bench.harness import LOWER, Bench, Case, Contender, Sample
 from bench.peers.base import Helper
@@ -21,12 +22,12 @@ def run(bench: Bench) -> None:
         contenders.append(Contender("towline", lambda: _towline(bench, count), "key proved, TLS 1.3"))
     if ssh := bench.peer(OpenSSH):
         contenders.append(Contender("sshd", lambda: _sshd(bench, ssh), "key proved"))
-    for loop in ("uvloop", "asyncio"):
-        contenders.append(
-            Contender(f"bare {loop} TLS server", lambda loop=loop: _bare(bench, loop, count), "TLS 1.3")  # type: ignore[misc]
-        )
+    contenders += [
+        Contender(f"bare {loop} TLS server", partial(_bare, bench, loop, count), "TLS 1.3")
+        for loop in ("uvloop", "asyncio")
+    ]
     note = f"{count} connections; a fresh server for each round; sshd: {SSH_CONNECTIONS}, Pss of its processes"
-    bench.measure(Case("idle", "idle connection", "KiB", LOWER, contenders, note))
+    bench.measure(Case("idle", "idle connection", "KiB", LOWER, contenders, note, key="idle"))
 
 
 class _Fresh(Towline):
@@ -55,9 +56,7 @@ def _towline(bench: Bench, count: int) -> Sample:
 
 def _sshd(bench: Bench, ssh: OpenSSH) -> Sample:
     before = set(descendants(ssh.pid))
-    clients = [
-        bench.processes.start(ssh.ssh("-N", "-o", "ControlPath=none", "peer")) for _ in range(SSH_CONNECTIONS)
-    ]
+    clients = [bench.processes.start(ssh.ssh("-N", "-o", "ControlPath=none", "peer")) for _ in range(SSH_CONNECTIONS)]
     try:
         for _ in range(200):
             ours = set(descendants(ssh.pid)) - before

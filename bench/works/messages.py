@@ -6,6 +6,7 @@ from bench.harness import HIGHER, Bench, Case, Contender, Sample
 from bench.peers.base import Helper, Peer
 from bench.peers.sockets import Sockets
 from bench.peers.towline import TowlineServices
+from bench.peers.uvloop_tls import UvloopTls
 from bench.peers.websockets import WebSockets
 from bench.peers.zeromq import ZeroMQ
 
@@ -15,6 +16,7 @@ PEERS: tuple[tuple[str, type[Peer], str], ...] = (
     ("pyzmq (plain)", ZeroMQ, "nobody"),
     ("websockets (plain)", WebSockets, "nobody"),
     ("raw blocking sockets (plain)", Sockets, "nobody"),
+    ("bare uvloop TLS, length prefix", UvloopTls, "TLS 1.3"),
 )
 
 
@@ -41,4 +43,4 @@ def _measure(
         Contender(label, lambda helper=helper: once(helper), verifies)  # type: ignore[misc]
         for label, helper, verifies in helpers
     ]
-    bench.measure(Case("messages", name, unit, HIGHER, contenders))
+    bench.measure(Case("messages", name, unit, HIGHER, contenders, key=verb))

@@ -48,7 +48,7 @@ def _live(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
         return Sample((time.perf_counter() - begun) / times * 1000)
 
     contenders.append(Contender("local subprocess.run", local))
-    bench.measure(Case("run", "true, live connection", "ms", LOWER, contenders))
+    bench.measure(Case("run", "true, live connection", "ms", LOWER, contenders, key="live"))
     if helper:
         helper.close()
     if ssh:
@@ -75,7 +75,7 @@ def _fresh(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
         contenders.append(
             Contender("ssh", lambda: Sample(bench.processes.run(ssh.ssh("peer", "true")).seconds * 1000))
         )
-    bench.measure(Case("run", "true, fresh start", "ms", LOWER, contenders))
+    bench.measure(Case("run", "true, fresh start", "ms", LOWER, contenders, key="fresh"))
 
 
 def _output(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
@@ -98,6 +98,6 @@ def _output(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
         contenders.append(Contender("ssh (aes128-gcm)", ssh_run))
     name = "64 MiB" if bench.scale.quick else "1 GiB"
     try:
-        bench.measure(Case("run", f"{name} of output", "MB/s", HIGHER, contenders))
+        bench.measure(Case("run", f"{name} of output", "MB/s", HIGHER, contenders, key="output"))
     except Failed as error:
         bench.leave_out("run: output", str(error))

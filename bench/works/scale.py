@@ -6,6 +6,7 @@ import os
 import statistics
 import threading
 import time
+from functools import partial
 
 from bench.harness import HIGHER, Bench, Case, Contender, Sample, remove
 from bench.peers.base import Helper
@@ -24,29 +25,34 @@ def run(bench: Bench) -> None:
     touch_memory(bench, 2 * bench.scale.bulk)
     towline, nginx = bench.peer(Towline), bench.peer(Nginx)
     for clients in CLIENTS:
-        size = bench.scale.bulk // clients
-        name = f"part-{clients}"
-        big_file(bench, name, size)
-        contenders: list[Contender] = []
-        helpers: list[Helper] = []
-        if towline:
-            helpers = [towline.client() for _ in range(min(PROCESSES, clients))]
-            for number, helper in enumerate(helpers):
-                helper.ask(do="idle", count=len(range(number, clients, len(helpers))))
-            contenders.append(
-                Contender("towline", lambda: _towline(bench, towline, helpers, clients, name, size), "BLAKE3",
-                          lambda: _clean(bench))  # fmt: skip
-            )
-        if nginx:
-            contenders.append(
-                Contender("nginx https + curl", lambda: _curl(bench, nginx, clients, name, size), "nobody",
-                          lambda: _clean(bench))  # fmt: skip
-            )
-        note = "towline: connected clients in up to 4 processes; curl: a process for each, its start included"
-        bench.measure(Case("scale", f"{clients} at once", "MB/s", HIGHER, contenders, note))
-        for helper in helpers:
-            helper.close()
-        remove(bench.path("source", name))
+        _clients(bench, clients, towline, nginx)
+
+
+def _clients(bench: Bench, clients: int, towline: Towline | None, nginx: Nginx | None) -> None:
+    size = bench.scale.bulk // clients
+    name = f"part-{clients}"
+    big_file(bench, name, size)
+    contenders: list[Contender] = []
+    helpers: list[Helper] = []
+
+    def clean() -> None:
+        for each in os.listdir(bench.path("target")):
+            remove(bench.path("target", each))
+
+    if towline:
+        helpers = [towline.client() for _ in range(min(PROCESSES, clients))]
+        for number, helper in enumerate(helpers):
+            helper.ask(do="idle", count=len(range(number, clients, len(helpers))))
+        work = partial(_towline, bench, towline, helpers, clients, name, size)
+        contenders.append(Contender("towline", work, "BLAKE3 of each file, by both ends", clean))
+    if nginx:
+        work = partial(_curl, bench, nginx, clients, name, size)
+        contenders.append(Contender("nginx https + curl", work, "nobody beyond the cipher's own tag", clean))
+    note = "towline: connected clients in up to 4 processes; curl: a process for each, its start included"
+    bench.measure(Case("scale", f"{clients} at once", "MB/s", HIGHER, contenders, note))
+    for helper in helpers:
+        helper.close()
+    remove(bench.path("source", name))
 
 
 def _towline(bench: Bench, towline: Towline, helpers: list[Helper], clients: int, name: str, size: int) -> Sample:
@@ -79,9 +85,7 @@ def _towline(bench: Bench, towline: Towline, helpers: list[Helper], clients: int
 
 def _curl(bench: Bench, nginx: Nginx, clients: int, name: str, size: int) -> Sample:
     before, begun = cpu_seconds(nginx.pid), time.perf_counter()
-    started = [
-        bench.processes.start(nginx.get(name, bench.path("target", str(number)))) for number in range(clients)
-    ]
+    started = [bench.processes.start(nginx.get(name, bench.path("target", str(number)))) for number in range(clients)]
     ends: list[float] = []
     for process in started:
         if process.wait():
@@ -101,8 +105,3 @@ def _fairness(seconds: list[float]) -> dict[str, float]:
     rates = [1 / max(each, 1e-6) for each in seconds]
     mean = statistics.mean(rates)
     return {"slowest / mean": min(rates) / mean, "fastest / mean": max(rates) / mean}
-
-
-def _clean(bench: Bench) -> None:
-    for name in os.listdir(bench.path("target")):
-        remove(bench.path("target", name))

@@ -43,8 +43,7 @@ def touch_memory(bench: Bench, size: int) -> None:
     path = bench.path("touched")
     block = b"\x5a" * MIB
     with open(path, "wb") as file:
-        for _ in range(size // MIB):
-            file.write(block)
+        file.writelines(block for _ in range(size // MIB))
     remove(path)
 
 

@@ -22,11 +22,11 @@ def run(bench: Bench) -> None:
     version = [Contender("towline", lambda: Sample(towline.tow("--version").seconds * 1000)), python, isolated]
     if ssh:
         version.append(Contender("ssh -V", lambda: _milliseconds(bench, ["ssh", "-V"])))
-    bench.measure(Case("start", "tow --version", "ms", LOWER, version))
+    bench.measure(Case("start", "tow --version", "ms", LOWER, version, key="version"))
     listing = [Contender("towline", lambda: Sample(towline.tow("ls", f"{towline.alias}:").seconds * 1000))]
     if ssh:
         listing.append(Contender("ssh peer ls", lambda: _milliseconds(bench, ssh.ssh("peer", "ls"))))
-    bench.measure(Case("start", "tow ls, live node", "ms", LOWER, listing))
+    bench.measure(Case("start", "tow ls, live node", "ms", LOWER, listing, key="ls"))
     for verb, arguments in (("ls", ["ls", f"{towline.alias}:"]), ("--version", ["--version"])):
         bench.details[f"imports of tow {verb}"] = _imports(bench, towline, arguments)
 
