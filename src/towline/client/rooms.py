@@ -150,9 +150,8 @@ class Room:
         """
         where, resumed, fruitless = position_of(since), False, 0
         while True:
-            connection = await self._line.connection()
-            request = {"op": "follow", "room": self.name, "present": present, "create": create, "nick": self.nick}
-            channel = connection.open({"service": "rooms", **request, **where}, Class.CHAT)
+            request: Header = {"op": "follow", "room": self.name, "present": present, "create": create, "nick": self.nick}
+            channel = await self._line.channel({"service": "rooms", **request, **where})
             reports = _Reports(channel) if present else None
             try:
                 opening = await channel.accepted()
@@ -177,7 +176,7 @@ class Room:
             except TowlineError as error:
                 if not error.retryable:
                     raise
-                if connection.is_open and not connection.session.going_away:
+                if channel.connection.is_open and not channel.connection.session.going_away:
                     fruitless += 1
                     pause = random.uniform(0.05, min(_LONGEST_PAUSE, 0.1 * 2.0**fruitless))  # noqa: S311
                     await asyncio.sleep(error.retry_after or pause)

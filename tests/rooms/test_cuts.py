@@ -1,0 +1,308 @@
+"""The cut: ten clients chatter through the fault proxy while the node is killed with -9 and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import shutil
+import sqlite3
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from tests.kit import NodeProcess, _round, events, finished, joined, run, serving, tow, until
+from tests.rooms.kit import Listener, listening, texts_of
+
+import towline
+from towline.client.connect import local_line
+from towline.client.outbox import OUTBOX_FILE, Outbox, Unsent
+from towline.lab.faults import FaultScript, running
+from towline.node import Node, NodeConfig
+from towline.services.rooms.messages import Entry, Missed, said
+
+CLIENTS = 10
+PATIENCE = 60.0
+
+
+async def _invite(node: NodeProcess, name: str) -> str:
+    async with local_line(str(node.listening["unix"])) as line:
+        channel = await line.channel({"service": "admin", "op": "invite", "name": name, "can": "chat"})
+        message = await channel.receive()
+        assert message is not None
+        channel.end()
+        return str(json.loads(message.body))
+
+
+def _through(address: str, home: str) -> towline.Line:
+    line = towline.connect("home", home=home)
+    object.__setattr__(line.target, "addresses", (address,))
+    return line
+
+
+async def _chatter(line: towline.Line, name: str, count: int, rng: random.Random) -> dict[str, int]:
+    """Say `count` things, some of them without waiting for the one before; what was acknowledged."""
+    acknowledged: dict[str, int] = {}
+    room, number = line.room("lobby"), 0
+    while number < count:
+        burst = [f"{name} {each}" for each in range(number, min(number + rng.randint(1, 4), count))]
+        number += len(burst)
+        futures = [room.post(text) for text in burst]
+        for text, future in zip(burst, futures, strict=True):
+            acknowledged[text] = (await future).seq
+        for _ in range(rng.randint(0, 20)):
+            await _round()
+    return acknowledged
+
+
+async def _chaos(folder: Path, seed: int, *, count: int, kills: int) -> None:
+    rng = random.Random(seed)
+    node = NodeProcess(folder)
+    address = node.address
+    try:
+        with running(address, script=FaultScript(seed=seed, cut_each_seconds=0.4, jitter=0.5)) as proxy:
+            async with AsyncExitStack() as stack:
+                lines = []
+                for number in range(CLIENTS):
+                    code = await _invite(node, f"p{number}")
+                    await towline.join(code, "home", home=str(folder / f"p{number}"))
+                    lines.append(await stack.enter_async_context(_through(proxy.address, str(folder / f"p{number}"))))
+                listeners = [Listener(line.room("lobby"), 0) for line in lines]
+                for listener in listeners:
+                    await listener.ready()
+                talking = [
+                    asyncio.create_task(_chatter(line, f"p{number}", count, random.Random(seed * 100 + number)))
+                    for number, line in enumerate(lines)
+                ]
+                for kill in range(kills):
+                    wanted = CLIENTS * count * (kill + 1) // (kills + 2) + rng.randint(0, count)
+                    await until(lambda wanted=wanted: len(listeners[0].items) >= wanted, "chatter goes on")
+                    node.process.kill()
+                    node.end()
+                    node = NodeProcess(folder, listen=address)
+                acknowledged: dict[str, int] = {}
+                for task in talking:
+                    acknowledged |= await finished(task, PATIENCE)
+                assert len(acknowledged) == CLIENTS * count
+                for listener in listeners:
+                    await listener.until(lambda listener=listener: len(listener.items) >= CLIENTS * count)
+                _same_everywhere(listeners, acknowledged)
+                assert proxy.stats.cuts > 0
+                assert all(line.mailing.pending == 0 for line in lines)
+                for listener in listeners:
+                    await listener.stop()
+    finally:
+        node.end()
+
+
+def _same_everywhere(listeners: list[Listener], acknowledged: dict[str, int]) -> None:
+    first = listeners[0].items
+    assert all(isinstance(item, Entry) for item in first), [item for item in first if isinstance(item, Missed)]
+    assert [item.seq for item in first if isinstance(item, Entry)] == list(range(1, len(first) + 1))
+    assert {item.text: item.seq for item in first if isinstance(item, Entry)} == acknowledged
+    assert len(first) == len(acknowledged)
+    for listener in listeners[1:]:
+        assert listener.items == first
+    for number in range(CLIENTS):  # each person's own order, too
+        mine = [int(item.text.split()[1]) for item in first if item.sender == f"p{number}"]
+        assert mine == sorted(mine)
+
+
+def test_ten_clients_cuts_and_a_killed_node(tmp_path: Path) -> None:
+    asyncio.run(_chaos(tmp_path, 1, count=20, kills=1))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("seed", range(2, 32))
+def test_ten_clients_with_many_seeds(tmp_path: Path, seed: int) -> None:
+    asyncio.run(_chaos(tmp_path, seed, count=60, kills=3))
+
+
+# --- restarts and restores ---
+
+
+async def _restarted(folder: Path, address: str) -> Node:
+    node = Node(NodeConfig(str(folder), listen=address))
+    await node.start()
+    return node
+
+
+def test_offline_twice_in_a_row_is_no_repeat(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            home = await joined(node, tmp_path / "ann")
+            address = str(node.listening.address)
+            line = towline.connect("home", home=home)
+            await line.room("lobby").say("one")
+            listener = Listener(line.room("lobby"), 0)
+            await listener.until(lambda: listener.texts == ["one"])
+        for _ in range(2):
+            node = await _restarted(tmp_path / "data", address)
+            opened = listener.opened
+            await listener.until(lambda opened=opened: listener.opened > opened)
+            await node.stop(drain=0)
+        node = await _restarted(tmp_path / "data", address)
+        await line.room("lobby").say("two")
+        await listener.until(lambda: "two" in listener.texts)
+        assert listener.texts == ["one", "two"]
+        await listener.stop()
+        await line.close()
+        await node.stop(drain=0)
+
+    run(work())
+
+
+@pytest.mark.parametrize("what", ["the folder", "the rooms alone"])
+def test_an_older_copy_is_one_new_epoch_and_one_gap(tmp_path: Path, what: str) -> None:
+    async def work() -> None:
+        data, copy = tmp_path / "data", tmp_path / "copy"
+        async with serving(data) as node:
+            home = await joined(node, tmp_path / "ann")
+            address = str(node.listening.address)
+            line = towline.connect("home", home=home)
+            for text in ("one", "two", "three"):
+                await line.room("lobby").say(text)
+        shutil.copytree(data, copy, symlinks=True)
+        node = await _restarted(data, address)
+        listener = Listener(line.room("lobby"), 0)
+        for text in ("lost four", "lost five"):
+            await line.room("lobby").say(text)
+        await listener.until(lambda: len(listener.items) == 5)
+        await node.stop(drain=0)
+        if what == "the folder":
+            shutil.rmtree(data)
+            shutil.copytree(copy, data, symlinks=True)
+        else:
+            shutil.rmtree(data / "rooms")
+            shutil.copytree(copy / "rooms", data / "rooms")
+        for _ in range(2):  # the second start begins no further epoch
+            node = await _restarted(data, address)
+            opened = listener.opened
+            await listener.until(lambda opened=opened: listener.opened > opened)
+            await node.stop(drain=0)
+        node = await _restarted(data, address)
+        await line.room("lobby").say("new")
+        await listener.until(lambda: "new" in listener.texts)
+        epochs = {item.epoch for item in listener.items if isinstance(item, Entry)}
+        assert len(epochs) == 2
+        gaps = [item for item in listener.items if isinstance(item, Missed)]
+        assert [gap.reason for gap in gaps] == ["restored"]
+        assert [t for t in listener.texts if t != gaps[0].text] == [
+            "one", "two", "three", "lost four", "lost five", "new",
+        ]  # fmt: skip
+        assert (await texts_of(line, "lobby"))[-1] == "new"
+        await listener.stop()
+        await line.close()
+        await node.stop(drain=0)
+
+    run(work())
+
+
+def test_a_node_that_went_back_unnoticed_is_one_gap_for_whoever_saw_more(tmp_path: Path) -> None:
+    """Copied over in place: the node cannot know. A reader that knows better goes on at the end, once."""
+
+    async def work() -> None:
+        data, copy = tmp_path / "data", tmp_path / "copy"
+        async with serving(data) as node:
+            home = await joined(node, tmp_path / "ann")
+            address = str(node.listening.address)
+            line = towline.connect("home", home=home)
+            await line.room("lobby").say("one")
+        shutil.copytree(data, copy, symlinks=True)
+        node = await _restarted(data, address)
+        listener = Listener(line.room("lobby"), 0)
+        await line.room("lobby").say("two")
+        await line.room("lobby").say("three")
+        await listener.until(lambda: len(listener.items) == 3)
+        await node.stop(drain=0)
+        for found in data.rglob("*.db*"):
+            found.unlink() if found.name != "towline.db" else None
+        for source in copy.rglob("*"):
+            target = data / source.relative_to(copy)
+            if source.is_file():
+                target.write_bytes(source.read_bytes())
+        node = await _restarted(data, address)
+        await listener.until(lambda: any(isinstance(item, Missed) for item in listener.items))
+        await line.room("lobby").say("four")
+        await listener.until(lambda: "four" in listener.texts)
+        assert sum(isinstance(item, Missed) for item in listener.items) == 1
+        await listener.stop()
+        await line.close()
+        await node.stop(drain=0)
+
+    run(work())
+
+
+# --- the outbox ---
+
+
+def _rows(home: Path) -> int:
+    if not (home / OUTBOX_FILE).exists():
+        return 0
+    with sqlite3.connect(home / OUTBOX_FILE) as db:
+        try:
+            return int(db.execute("SELECT count(*) FROM outbox").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0
+        finally:
+            db.commit()
+
+
+def test_a_client_that_is_killed_sends_at_the_next_start_once(tmp_path: Path) -> None:
+    home = tmp_path / "ann"
+    node = NodeProcess(tmp_path)
+    try:
+        node.join(home)
+        address = node.address
+        node.process.kill()
+        node.end()
+        done = tow("say", "home", "lobby", "while it was down", "--give-up", "0.2s", home=home, expect=6)
+        assert "outbox" in done.stderr
+        assert _rows(home) == 1
+        node = NodeProcess(tmp_path, listen=address)
+        assert tow("say", "home", "lobby", "and up again", home=home).stdout == "2\n"
+        assert tow("say", "home", "lobby", "third", home=home).stdout == "3\n"
+        assert _rows(home) == 0
+        log = events(tow("log", "home", "lobby", "--json", home=home).stdout)
+        assert [each["text"] for each in log] == ["while it was down", "and up again", "third"]
+    finally:
+        node.end()
+
+
+def test_what_was_acknowledged_and_is_sent_again_is_there_once(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            home = await joined(node, tmp_path / "ann")
+            async with towline.connect("home", home=home) as line:
+                assert await line.room("lobby").say("once", id="x") == 1
+                key = line.target.fingerprint
+            outbox = Outbox(home, key)  # killed after the acknowledgement, before the row was gone
+            outbox.add([Unsent("x", "lobby", said("lobby", "x", "message", "once"))])
+            outbox.close()
+            async with towline.connect("home", home=home) as line:
+                assert await line.room("lobby").say("next") == 2
+                await line.mailing.wait_sent()
+                assert await texts_of(line, "lobby") == ["once", "next"]
+            outbox = Outbox(home, key)
+            assert outbox.pending() == []
+            outbox.close()
+
+    run(work())
+
+
+def test_a_cut_before_every_acknowledgement_still_says_it_once(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            home = await joined(node, tmp_path / "ann")
+            async with towline.connect("home", home=home) as line, listening(line.room("lobby")) as seen:
+                for number in range(10):
+                    future = line.room("lobby").post(str(number))
+                    await until(lambda number=number, future=future: len(seen.items) > number or future.done())
+                    for connection in list(line._connections):
+                        connection.abort()
+                    assert (await future).seq == number + 1
+                await seen.until(lambda: len(seen.items) == 10)
+                assert seen.texts == [str(number) for number in range(10)]
+
+    run(work())
