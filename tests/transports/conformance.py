@@ -309,8 +309,6 @@ class TransportSuite:
 
     def test_detached_in_the_middle_of_what_is_coming_in(self, loop: str, pair: Pair) -> None:
         """A client may send on at once; nothing is lost or doubled between the loop and the thread."""
-        if not self.has_socket:
-            pytest.skip("a memory transport has no socket")
         data = random.Random(7).randbytes(500_000)
 
         async def talk(ends: Ends) -> None:
