@@ -11,6 +11,7 @@ from towline.base.errors import NotFound, UsageError
 from towline.base.limits import HANDSHAKE_SECONDS
 from towline.services.files.shares import Share
 from towline.services.jobs.messages import SPOOL, SPOOL_PER_JOB
+from towline.services.rooms.limits import GRACE_SECONDS, ROOM_BURST, ROOM_RATE
 
 DEFAULT_LISTEN = "127.0.0.1:7440"
 DRAIN_SECONDS = 10.0
@@ -26,6 +27,8 @@ class NodeConfig:
     SIGTERM, `handshake` how long a stranger may take to prove a key, `orphan` how long a handler may go on after its
     stream was reset or lost, if it has not noticed by then. In bytes: `spool` and `spool_per_job` are how much output
     of commands is kept.
+    `room_rate` (messages a second, after `room_burst` at once) is how fast one person may write in rooms; who comes
+    back within `room_grace` seconds has not left them.
     """
 
     data: str
@@ -38,6 +41,9 @@ class NodeConfig:
     orphan: float = ORPHAN_SECONDS
     spool: int = SPOOL.value
     spool_per_job: int = SPOOL_PER_JOB.value
+    room_rate: float = ROOM_RATE.value
+    room_burst: float = ROOM_BURST.value
+    room_grace: float = GRACE_SECONDS
 
     @property
     def keys_folder(self) -> str:

@@ -115,7 +115,7 @@ class Node:
             self._administration = Administration(self._store, self.fingerprint, self.name, self.invite_addresses)
             self._services.add("admin", AdminService(self._administration, self._shut_out))
             self._services.add("files", FilesService(shares, self._tickets, self._store.transfers))
-            self._rooms = RoomsService(House(self._store, self.config.data))
+            self._rooms = self._make_rooms(self._store)
             await self._rooms.start()
             self._services.add("rooms", self._rooms)
             self._jobs = self._make_jobs(self._store)
@@ -164,6 +164,11 @@ class Node:
     def _make_jobs(self, store: Store) -> JobsService:
         folder = os.path.join(os.path.abspath(self.config.data), "jobs")
         return JobsService(store, folder, spool=self.config.spool, spool_per_job=self.config.spool_per_job)
+
+    def _make_rooms(self, store: Store) -> RoomsService:
+        config = self.config
+        pace = {"rate": config.room_rate, "burst": config.room_burst, "grace": config.room_grace}
+        return RoomsService(House(store, config.data, **pace))
 
     async def _wait_for(self, work: set[asyncio.Task[None]], grace: float) -> None:
         done = asyncio.ensure_future(asyncio.wait(work))
