@@ -28,7 +28,6 @@ from towline.client.line import Line as _AsyncLine
 from towline.client.line import LineEvent
 from towline.client.reach import Target
 from towline.client.rooms import Room as _AsyncRoom
-from towline.client.rooms import Room as _AsyncRoom
 from towline.protocol.codec import Header
 from towline.protocol.records import Welcome
 from towline.runtime.channel import Channel as _AsyncChannel
@@ -269,30 +268,6 @@ class Job(_Mirror[_AsyncJob]):
         return self._original.ended
 
 
-class Room(_Mirror[_AsyncRoom]):
-    """One room; see `towline.client.rooms.Room`. `follow` is an iterator that waits for what comes."""
-
-    say = _verb(_AsyncRoom.say)
-    me = _verb(_AsyncRoom.me)
-    edit = _verb(_AsyncRoom.edit)
-    delete = _verb(_AsyncRoom.delete)
-    join = _verb(_AsyncRoom.join)
-    describe = _verb(_AsyncRoom.describe)
-    who = _verb(_AsyncRoom.who)
-    receipts = _verb(_AsyncRoom.receipts)
-    topic = _verb(_AsyncRoom.topic)
-    openness = _verb(_AsyncRoom.openness)
-    keep = _verb(_AsyncRoom.keep)
-    invite = _verb(_AsyncRoom.invite)
-    mute = _verb(_AsyncRoom.mute)
-    remove = _verb(_AsyncRoom.remove)
-    follow = _steps(_AsyncRoom.follow)
-    history = _steps(_AsyncRoom.history)
-    typing = _act(_AsyncRoom.typing)
-    away = _act(_AsyncRoom.away)
-    mark_read = _act(_AsyncRoom.mark_read)
-
-
 class Line(_Mirror[_AsyncLine]):
     """A node, reached through whatever connection is up; see `towline.Line`. A context manager."""
 
@@ -333,13 +308,6 @@ class Line(_Mirror[_AsyncLine]):
     put_stream = _verb(_AsyncLine.put_stream)
     get = _verb(_AsyncLine.get)
     get_stream = _verb(_AsyncLine.get_stream)
-    rooms = _verb(_AsyncLine.rooms)
-    who = _verb(_AsyncLine.who)
-
-    def room(self, name: str) -> Room:
-        """A room; `@NAME` is the one of NAME and us."""
-        return Room(self._original.room(name))
-
     rooms = _verb(_AsyncLine.rooms)
     who = _verb(_AsyncLine.who)
     room = _giving(_AsyncLine.room, Room)
