@@ -1,6 +1,7 @@
 """Measure Towline and its peers: `python -m bench [NAME…] [--rounds N] [--quick]`; without a name, everything.
 
-`python -m bench report` writes the tables again from the newest results file.
+`python -m bench report` writes the tables again from the newest results file of a whole run.
+`python -m bench profile [get|put|roundtrips|pipeline]…` shows where the time goes (needs py-spy).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from bench import report
 from bench.harness import Bench, Scale, tell
 from bench.machine import describe
+from bench.processes import Failed
 from bench.works import NAMES
 
 ROUNDS = 5
@@ -27,6 +29,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a quick look: 64 MiB, 500 files; writes no results")
     parser.add_argument("--keep", action="store_true", help="write the results file of a quick look, too")
     args = parser.parse_args()
+    if args.names[:1] == ["profile"]:
+        return importlib.import_module("bench.profile").main(args.names[1:])
     if args.names == ["report"]:
         return report.again()
     unknown = [name for name in args.names if name not in NAMES]
@@ -47,7 +51,10 @@ def _run(names: list[str], scale: Scale, args: argparse.Namespace) -> int:
         for name in names:
             work = importlib.import_module(f"bench.works.{name}")
             tell(f"{name}: {work.SUMMARY}")
-            work.run(bench)
+            try:
+                work.run(bench)
+            except (Failed, OSError) as error:
+                bench.leave_out(name, str(error))
         machine["load_after"] = describe()["load_before"]
         machine["versions"] = {peer.name: peer.version() for peer in bench.peers}
     except KeyboardInterrupt:

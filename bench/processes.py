@@ -119,7 +119,10 @@ class Processes:
                 process.wait()
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:
-                stream.close()
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    pass  # what it was still to be told goes with it
 
     def end_all(self) -> list[str]:
         """End whatever is left; the names of those that would not go (there should be none)."""

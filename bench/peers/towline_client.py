@@ -169,6 +169,12 @@ class Client:
         work = [one(line, remote, target) for line, (remote, target) in zip(self.lines, jobs, strict=False)]
         return {"seconds": await asyncio.gather(*work)}
 
+    async def put(self, source: str, remote: str) -> Answer:
+        line = await self.line()
+        begun = time.perf_counter()
+        await line.put(source, remote)
+        return {"seconds": time.perf_counter() - begun}
+
     async def close(self) -> None:
         await asyncio.gather(*(line.close() for line in self.lines))
 

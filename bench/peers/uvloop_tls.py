@@ -13,6 +13,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from typing import cast
 
 from bench.machine import package_version
 from bench.peers.base import HOST, Helper, Peer, say
@@ -57,8 +58,7 @@ class Framed(asyncio.Protocol):
         self._room: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods only
 
     def data_received(self, data: bytes) -> None:
         data = self._held + data
