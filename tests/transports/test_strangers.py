@@ -235,6 +235,7 @@ async def _close_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWri
 
 
 async def _reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(100)  # a reset that comes earlier may hit the connect itself
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
