@@ -6,8 +6,9 @@ import argparse
 import signal
 import sys
 import time
+from types import ModuleType
 
-from demo.acts import ACTS
+from demo.acts import ACTS, house
 from demo.screen import Check, Screen
 from demo.stage import MIB, DemoFailed, Stage
 from towline.base.quantity import format_size, parse_size
@@ -32,7 +33,7 @@ def main() -> int:
     try:
         # Sent, kept by the node, come back; and what is under way.
         with Stage(size=args.size, seed=args.seed, room=4 * args.size + 64 * MIB) as stage:
-            acts = [act for act in ACTS if stage.verbs() >= act.NEEDS]
+            acts = [act for act in ACTS if stage.verbs() >= act.NEEDS and _wanted(act, args.act)]
             for number, act in enumerate(acts, 1):
                 screen.title(number, act.TITLE)
                 checks += act.play(stage, screen)
@@ -45,6 +46,10 @@ def main() -> int:
         return 1
     screen.report(checks, time.monotonic() - started, wire)
     return 0 if all(check.kept for check in checks) else 1
+
+
+def _wanted(act: ModuleType, names: list[str]) -> bool:
+    return not names or act is house or act.__name__.rpartition(".")[2] in names
 
 
 def _wire(stage: Stage) -> str:
@@ -71,6 +76,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--size", type=parse_size, default=256 * MIB, help="of the generated file (default: 256MiB)")
     parser.add_argument("--seed", type=int, default=7, help="draws the cuts and the generated file (default: 7)")
+    names = [act.__name__.rpartition(".")[2] for act in ACTS]
+    parser.add_argument("--act", action="append", default=[], choices=names, help="only these (default: all)")
     return parser.parse_args()
 
 

@@ -12,7 +12,7 @@ from towline.cli.main import main
 _PR_SET_PDEATHSIG = 1
 
 if __name__ == "__main__":
-    demo = int(os.environ.pop("TOWLINE_DEMO_PID"))
+    demo = int(os.environ["TOWLINE_DEMO_PID"])
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     except (AttributeError, OSError):

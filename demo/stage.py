@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -17,6 +19,7 @@ from demo.luggage import ROOT
 
 Event: TypeAlias = dict[str, Any]
 MIB = 1 << 20
+_MARK = "TOWLINE_DEMO_PID"  # in the environment of all that we start, and of what that starts
 _GOODBYE_SECONDS = 8.0
 
 
@@ -80,6 +83,7 @@ class Stage:
         try:
             for actor in reversed(self._actors):  # clients first
                 self.end(actor)
+            _end_marked()
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
             for number, handler in before.items():
@@ -139,7 +143,7 @@ class Stage:
 
     def _environment(self, who: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TOWLINE_")}
-        return {**kept, "TOWLINE_HOME": self.make(f"home-{who}"), "TOWLINE_DEMO_PID": str(os.getpid())}
+        return {**kept, "TOWLINE_HOME": self.make(f"home-{who}"), _MARK: str(os.getpid())}
 
 
 def _command(*arguments: str) -> list[str]:
@@ -152,6 +156,53 @@ def _drain(actor: Actor) -> None:
             pass
     except ValueError:
         pass  # a line that was cut off by its writer's end
+
+
+def _end_marked() -> None:
+    """End what our processes left running on purpose: a node's keeper outlives its node, and jobs their client."""
+    left = _handles(marked(os.getpid()))
+    try:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            waiting = set(left)
+            for handle in waiting:
+                _signal(handle, number)
+            deadline = time.monotonic() + _GOODBYE_SECONDS
+            while waiting and (wait := deadline - time.monotonic()) > 0:
+                waiting -= set(select.select(list(waiting), [], [], wait)[0])
+    finally:
+        for handle in left:
+            os.close(handle)
+
+
+def _handles(pids: list[int]) -> list[int]:
+    handles = []
+    for pid in pids:
+        try:
+            handles.append(os.pidfd_open(pid))
+        except ProcessLookupError:
+            continue
+    return handles
+
+
+def _signal(handle: int, number: signal.Signals) -> None:
+    try:
+        signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        pass  # it went by itself
+
+
+def marked(demo: int) -> list[int]:
+    """Processes that carry the mark of this demo, the demo itself excepted. Empty where there is no /proc."""
+    found = []
+    for entry in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        if entry.isdecimal() and int(entry) != demo:
+            try:
+                with open(f"/proc/{entry}/environ", "rb") as file:
+                    if f"{_MARK}={demo}".encode() in file.read().split(b"\0"):
+                        found.append(int(entry))
+            except OSError:
+                continue  # it went, or is somebody else's
+    return found
 
 
 def roomy_folder(room: int) -> str:

@@ -24,7 +24,7 @@ def play(stage: Stage, screen: Screen) -> list[Check]:
     )
     screen.say(stage.tow("join", "--as", "home", "-", stdin=code).splitlines()[0])
 
-    every, rate = stage.size // 7, min(RATE, stage.size)
+    every, rate = stage.size // (7 if stage.size > 64 * MIB else 3), min(RATE, stage.size)
     faults = ["--cut-every", str(every), "--seed", str(stage.seed), "--throttle", str(rate), "--refuse", "300ms"]
     typed = f"--cut-every {_typed(every)} --throttle {_typed(rate)} --refuse 300ms"
     screen.command(f"tow lab faults --to {stage.node_address} {typed}")

@@ -9,13 +9,14 @@ from demo.stage import Stage
 TITLE = "Chat: two people talk through cuts"
 NEEDS = {"say", "log", "rooms"}
 
+_TWICE = "And this one I say twice, in case it got lost."
 _TALK = (
     ("laptop", "The upload is through. Is it whole?"),
     ("bob", "Every digest is equal. 一个字节都没丢。"),
     ("laptop", "The line was cut under that very message."),
     ("bob", "I saw nothing of it: one number after the other."),
-    ("laptop", "And if I had said it twice?"),
-    ("bob", "Then it would still be there once; each message has an id."),
+    ("laptop", _TWICE),
+    ("bob", "It is there once; each message has an id."),
 )
 
 
@@ -27,17 +28,17 @@ def play(stage: Stage, screen: Screen) -> list[Check]:
 
     screen.command("tow log home lobby --follow     (bob listens all the while)")
     ear = stage.start("log", "home", "lobby", "--follow", who="bob")
+    hearing = ear.events()
     for number, (who, text) in enumerate(_TALK):
-        last = f"line-{number}"
-        for _ in range(2):  # as somebody does who is not sure that the first one arrived
-            stage.tow("say", "home", "lobby", text, "--id", last, who=who)
-
-    for event in ear.events():
-        if event["event"] == "message" and event["kind"] == "message":
-            screen.say(f"{event['seq']:>3}  {event['from']}: {event['text']}")
-            if event["id"] == last:
+        name = f"line-{number}"
+        for _ in range(2 if text == _TWICE else 1):
+            stage.tow("say", "home", "lobby", text, "--id", name, who=who)
+        for event in hearing:
+            if event["event"] == "message" and event["id"] == name:
+                screen.say(f"{event['seq']:>3}  {event['from']}: {event['text']}")
                 break
-    stage.end(ear)  # and listens to what else came, if anything did
+    stage.end(ear)
+    # What was said twice would have come twice before the last one.
     heard = [(event["from"], event["text"]) for event in ear.said if event["event"] == "message"]
     cuts = sum(event["event"] == "reconnecting" and event["attempt"] == 1 for event in ear.said)
     stage.end(proxy)

@@ -15,21 +15,22 @@ from pathlib import Path
 import pytest
 from demo.acts import ACTS
 from demo.luggage import ROOT, digests, pack, working_tree
+from demo.stage import marked
 
 from towline.cli.main import VERBS
 
 
-def start(tmp_path: Path) -> subprocess.Popen[str]:
+def start(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "100"}
     return subprocess.Popen(
-        [sys.executable, "-m", "demo", "--size", "16MiB"], cwd=ROOT, env=environment, text=True, encoding="utf-8",
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [sys.executable, "-m", "demo", "--size", "8MiB", *options], cwd=ROOT, env=environment, text=True,
+        encoding="utf-8", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    process = start(tmp_path)
+def demo(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    process = start(tmp_path, *getattr(request, "param", ()))
     yield process
     process.kill()
     process.wait()
@@ -37,24 +38,10 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.stdout.close()
 
 
-def actors(demo_pid: int) -> list[int]:
-    """Processes that this demo started: they carry its id in their environment."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal() and int(entry) != demo_pid:
-            try:
-                raw = Path("/proc", entry, "environ").read_bytes()
-            except OSError:
-                continue
-            if f"TOWLINE_DEMO_PID={demo_pid}".encode() in raw.split(b"\0"):
-                found.append(int(entry))
-    return found
-
-
 def wait_until_gone(demo_pid: int, seconds: float = 10.0) -> list[int]:
     """Those that are left after a while; each is waited for by its descriptor, not by asking again and again."""
     deadline = time.monotonic() + seconds
-    for pid in actors(demo_pid):
+    for pid in marked(demo_pid):
         try:
             handle = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -63,7 +50,7 @@ def wait_until_gone(demo_pid: int, seconds: float = 10.0) -> list[int]:
             select.select([handle], [], [], max(deadline - time.monotonic(), 0))
         finally:
             os.close(handle)
-    return actors(demo_pid)
+    return marked(demo_pid)
 
 
 def read_until(demo: subprocess.Popen[str], text: str) -> str:
@@ -94,11 +81,24 @@ def test_a_demo_that_is_stopped_leaves_nothing(
     demo: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
 ) -> None:
     read_until(demo, "cut 1")
-    assert len(actors(demo.pid)) >= 3  # node, proxy, client
+    assert len(marked(demo.pid)) >= 3  # node, proxy, client
     demo.send_signal(number)
     said, _ = demo.communicate(timeout=30)
     assert demo.returncode == 130, said
     assert "Traceback" not in said
+    assert wait_until_gone(demo.pid, 1.0) == []
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("demo", [("--act", "jobs")], indirect=True)
+def test_a_demo_that_is_stopped_while_a_command_runs_leaves_nothing(
+    demo: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    read_until(demo, "tow attach")
+    assert len(marked(demo.pid)) >= 4  # node, proxies, the node's keeper, the command
+    demo.send_signal(signal.SIGINT)
+    said, _ = demo.communicate(timeout=30)
+    assert demo.returncode == 130, said
     assert wait_until_gone(demo.pid, 1.0) == []
     assert os.listdir(tmp_path) == []
 
