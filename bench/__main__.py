@@ -15,7 +15,6 @@ import time
 from bench import report
 from bench.harness import Bench, Scale, tell
 from bench.machine import describe
-from bench.processes import Failed
 from bench.works import NAMES
 
 ROUNDS = 5
@@ -53,8 +52,8 @@ def _run(names: list[str], scale: Scale, args: argparse.Namespace) -> int:
             tell(f"{name}: {work.SUMMARY}")
             try:
                 work.run(bench)
-            except (Failed, OSError) as error:
-                bench.leave_out(name, str(error))
+            except Exception as error:  # the other works are still worth their time
+                bench.leave_out(name, f"{type(error).__name__}: {error}")
         machine["load_after"] = describe()["load_before"]
         machine["versions"] = {peer.name: peer.version() for peer in bench.peers}
     except KeyboardInterrupt:

@@ -123,8 +123,8 @@ class Bench:
                 try:
                     peer.start()
                     self._peers[kind] = peer
-                except (Failed, OSError) as error:
-                    reason = str(error)
+                except (Failed, OSError, ValueError, KeyError) as error:
+                    reason = str(error) or type(error).__name__
             if reason:
                 self.leave_out(kind.name, reason)
         found = self._peers[kind]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 from bench.machine import version_of
 from bench.peers.base import HOST, Peer, free_port
@@ -23,7 +24,7 @@ class Iperf(Peer):
                 self.rate(1 << 20)
                 return
             except Failed:
-                continue
+                time.sleep(0.05)
         raise Failed("iperf3 does not answer")
 
     def stop(self) -> None:
@@ -35,4 +36,7 @@ class Iperf(Peer):
     def rate(self, size: int) -> float:
         argv = ["iperf3", "-c", HOST, "-p", str(self.port), "-n", str(size), "-J"]
         done = self.bench.processes.run(argv, output=True)
-        return float(json.loads(done.output)["end"]["sum_received"]["bits_per_second"]) / 8e6
+        told = json.loads(done.output)
+        if "error" in told:
+            raise Failed(str(told["error"]))
+        return float(told["end"]["sum_received"]["bits_per_second"]) / 8e6
