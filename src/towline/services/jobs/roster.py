@@ -25,6 +25,7 @@ from towline.store.jobs import EXITED, JOB_ROWS, KILLED, LOST, RUNNING, STARTING
 log = logging.getLogger("towline.jobs")
 CONTROL = 3
 GONE = "The process that held it ended."
+SAVE_SECONDS = 0.1
 SWEEP_SECONDS = 600.0
 CROWDED = 0.75  # of the node's spool: from here on the oldest outputs that were read go first
 
@@ -75,6 +76,7 @@ class Roster:
         self._store = store
         self._todo: list[Callable[[], object]] = []
         self._saving: asyncio.Task[None] | None = None
+        self._closed = False
         self._read_out: set[str] = set()  # finished jobs whose end somebody has
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -100,6 +102,7 @@ class Roster:
 
     async def close(self) -> None:
         """Write down what is known; the jobs go on."""
+        self._closed = True
         self.draining.set()
         if self._sweeping is not None:
             self._sweeping.cancel()
@@ -152,11 +155,16 @@ class Roster:
             raise
         if not live.over:
             live.row = replace(live.row, state=RUNNING, pid=int(str(answer["pid"])))
-            saved = live.row
-            self._save(lambda: self._store.jobs.update(saved) if self.live.get(saved.id) is live else None)
+            asyncio.get_running_loop().call_later(SAVE_SECONDS, self._save_running, live)
             self._arm(live)
         live.started.set_result(None)
         return live.row
+
+    def _save_running(self, live: Live) -> None:
+        """Most commands have ended by now, and are written down once."""
+        if not live.over and not self._closed:
+            row = live.row
+            self._save(lambda: self._store.jobs.update(row) if not live.over else None)
 
     def _was_begun(self, row: JobRow) -> bool:
         """Whether a keeper has made its spool, which comes before its process."""

@@ -1,0 +1,243 @@
+"""The cut: connections, clients, nodes and keepers that end while a command goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import signal
+import subprocess
+
+import pytest
+from tests.jobs.kit import Place, alive, collect, gone, items
+from tests.kit import TOW, environment, events, run, tow, until
+from towline.base.errors import JobLost, JobUnreachable
+from towline.client.jobs import Chunk
+from towline.lab.faults import FaultScript
+from towline.store import Store
+
+MIB = 1024 * 1024
+# Prints pseudo-random lines on both streams by turns, a number before each; 16 MiB or so.
+NOISE = (
+    "import sys,random\nr=random.Random(7)\n"
+    "for i in range(240):\n"
+    "    s=sys.stdout if i%3 else sys.stderr\n"
+    "    s.buffer.write(b'%d ' % i + r.randbytes(70000)); s.buffer.flush()\n"
+    "sys.exit(41)"
+)
+
+
+def noise() -> dict[str, bytes]:
+    source, parts = random.Random(7), {"stdout": b"", "stderr": b""}
+    for number in range(240):
+        parts["stdout" if number % 3 else "stderr"] += b"%d " % number + source.randbytes(70000)
+    return parts
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_output_is_exact_through_many_cuts(place: Place, seed: int) -> None:
+    async def go(cuts: object) -> None:
+        async with place.line() as line:
+            job = await line.start(["python3", "-c", NOISE])
+            got = await collect(job)
+            assert {name: hashlib.sha256(each).hexdigest() for name, each in got.items()} == {
+                name: hashlib.sha256(each).hexdigest() for name, each in noise().items()
+            }
+            assert job.ended is not None
+            assert job.ended.status == 41
+            assert line.cuts >= 10
+
+    with place.faulty(FaultScript(seed=seed, cut_every=700_000, reset=bool(seed % 2), max_cuts=20)) as proxy:
+        run(go(proxy))
+
+
+def test_input_is_exact_through_many_cuts(place: Place) -> None:
+    async def go() -> None:
+        data = random.Random(3).randbytes(6 * MIB)
+        async with place.line() as line:
+            result = await line.run(["sha256sum"], input=data)
+            assert result.stdout.split()[0].decode() == hashlib.sha256(data).hexdigest()
+            assert line.cuts >= 5
+
+    with place.faulty(FaultScript(seed=5, cut_every=500_000, max_cuts=12)):
+        run(go())
+
+
+def test_a_retried_start_starts_one_process(place: Place, tmp_path: object) -> None:
+    async def go() -> None:
+        async with place.line() as line:
+            for number in range(5):
+                result = await line.run(["sh", "-c", f"echo x >> {tmp_path}/started-{number}; echo ok"])
+                assert result.stdout == b"ok\n"
+
+    # Each connection lives for about as long as a handshake and a start: answers are lost, requests come again.
+    with place.faulty(FaultScript(seed=11, cut_every=4500, max_cuts=40)):
+        run(go())
+    for number in range(5):
+        with open(f"{tmp_path}/started-{number}") as file:
+            assert file.read() == "x\n"
+
+
+def test_another_client_goes_on_where_a_killed_one_was(place: Place) -> None:
+    script = "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; read a; echo the end; exit 3"
+    arguments = [*TOW, "run", "home", "--json", "--", "sh", "-c", script]
+    client = subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(place.home)
+    )
+    assert client.stdout is not None
+    assert client.stdin is not None
+    first = events(client.stdout.readline().decode() + client.stdout.readline().decode())
+    client.kill()
+    client.communicate()
+    job, seen = first[0]["job"], first[1]
+
+    async def go() -> None:
+        async with place.line() as line:
+            rest = asyncio.ensure_future(collect(line.job(job), seen["seq"] + 1))
+            other = line.job(job)
+            await other.write(b"\n")
+            whole = seen["data"].encode() + (await rest)["stdout"]
+            assert whole == b"".join(b"line %d\n" % number for number in range(2000)) + b"the end\n"
+            await other.close()
+
+    run(go())
+    done = tow("attach", "home", job, home=place.home, expect=3)
+    assert done.stdout.endswith("line 1999\nthe end\n")
+    assert done.stdout.startswith("line 0\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_jobs_outlive_the_node(own: Place, number: int) -> None:
+    async def go() -> None:
+        async with own.line() as line:
+            await line.run(["echo", "before"])
+            job = await line.start(["sh", "-c", "echo one; read a; echo two; exit 9"], stdin=True)
+            reading = asyncio.ensure_future(collect(job))
+            await until(lambda: (own.jobs_folder / job.id).exists())
+            await asyncio.to_thread(own.restart, number)
+            assert [row["state"] for row in await line.jobs()] == ["exited", "running"]
+            await job.write(b"\n")
+            assert (await reading)["stdout"] == b"one\ntwo\n"
+            assert job.ended is not None
+            assert job.ended.status == 9
+            await job.close()
+
+    run(go())
+
+
+def test_a_job_that_ends_while_there_is_no_node(own: Place, tmp_path: object) -> None:
+    async def go() -> None:
+        async with own.line() as line:
+            job = await line.start(["sh", "-c", f"echo start; read a <{tmp_path}/fifo; echo end; exit 4"])
+            other = await line.start(["sleep", "60"])
+            os.mkfifo(f"{tmp_path}/fifo")
+            own.node.signal(signal.SIGKILL)
+            await asyncio.to_thread(own.node.wait)
+            await asyncio.to_thread(_write, f"{tmp_path}/fifo")
+            keeper = own.keepers()[0]
+            assert alive(keeper)
+            await asyncio.to_thread(own.restart)
+            assert (await collect(job))["stdout"] == b"start\nend\n"
+            assert job.ended is not None
+            assert job.ended.status == 4
+            assert own.keepers() == [keeper]
+            await other.signal("KILL")
+            await other.close()
+
+    def _write(path: str) -> None:
+        with open(path, "w") as file:
+            file.write("\n")
+
+    run(go())
+
+
+def test_a_dead_keeper_means_lost_and_never_an_exit_status(own: Place) -> None:
+    async def go() -> None:
+        async with own.line() as line:
+            done = await line.run(["sh", "-c", "echo done; exit 5"])
+            job = await line.start(["sh", "-c", "echo $$; exec sleep 60"])
+            seen: list[bytes] = []
+            with pytest.raises(JobLost, match="exit status is not known"):
+                async for item in job.output():
+                    assert isinstance(item, Chunk)
+                    seen.append(item.data)
+                    os.kill(own.keepers()[0], signal.SIGKILL)
+            await gone(int(seen[0]))  # nobody holds it: it does not run on unseen
+            states = {row["job"]: (row["state"], row["status"]) for row in await line.jobs()}
+            assert states == {done.job: ("exited", 5), job.id: ("lost", None)}
+            with pytest.raises(JobLost):
+                await items(line.job(job.id))
+            assert (await line.run(["echo", "again"])).stdout == b"again\n"  # a new keeper
+
+    run(go())
+
+
+def test_a_dead_keeper_is_noticed_by_the_next_node(own: Place) -> None:
+    async def go() -> None:
+        async with own.line() as line:
+            job = await line.start(["sleep", "60"], detach=True)
+            await until(lambda: own.keepers())
+            own.node.signal(signal.SIGKILL)
+            own.node.wait()
+            os.kill(own.keepers()[0], signal.SIGKILL)
+            await until(lambda: not own.keepers())
+            await asyncio.to_thread(own.restart)
+            assert [row["state"] for row in await line.jobs()] == ["lost"]
+            with pytest.raises(JobLost):
+                await job.wait()
+
+    run(go())
+
+
+def test_a_lost_connection_is_no_exit_status(own: Place) -> None:
+    async def go() -> None:
+        async with own.line(give_up=0.3) as line:
+            job = await line.start(["sh", "-c", "echo hi; sleep 60"])
+            with pytest.raises(JobUnreachable, match=job.id):
+                async for item in job.output():
+                    assert isinstance(item, Chunk)
+                    own.node.signal(signal.SIGKILL)
+                    await asyncio.to_thread(own.node.wait)
+            assert job.ended is None
+
+    run(go())
+    done = tow("attach", "home", "abcd-efgh", "--give-up", "100ms", home=own.home, expect=6)
+    assert "cannot be reached" in done.stderr
+    own.restart()
+
+
+def test_what_happens_without_a_client(own: Place) -> None:
+    async def go() -> None:
+        async with own.line() as line:
+            kept = await line.start(["sleep", "60"])
+            killed = await line.start(["sleep", "60"], on_disconnect="kill")
+            later = await line.start(["sleep", "60"], on_disconnect="kill", after=0.3)
+            connection = await line.connection()
+            connection.abort()
+
+            async def states() -> list[str]:
+                return [row["state"] for row in await line.jobs()]
+
+            while await states() != ["running", "killed", "killed"]:
+                pass
+            await kept.signal("KILL")
+            for job in (kept, killed, later):
+                await job.close()
+
+    run(go())
+
+
+def test_the_rows_of_jobs_survive_a_restart_that_comes_at_once(own: Place) -> None:
+    async def go() -> None:
+        async with own.line() as line:
+            await line.run(["sh", "-c", "echo x; exit 3"])
+            await asyncio.to_thread(own.restart)
+            rows = await line.jobs()
+            assert [(row["state"], row["status"]) for row in rows] == [("exited", 3)]
+
+    run(go())
+    own.node.signal()
+    own.node.wait()
+    with Store.open(str(own.node.data)) as store:
+        assert [row.state for row in store.jobs.all()] == ["exited"]

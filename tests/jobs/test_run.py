@@ -1,0 +1,232 @@
+"""Commands from start to exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import pytest
+from tests.jobs.kit import Made, Place, alive, collect, descriptors, gone, items
+from tests.kit import run, until
+from towline.base.errors import CommandNotFound, Conflict, LimitExceeded, NoGrant, NotExecutable, NotFound, UnknownJob
+from towline.client.jobs import Chunk
+
+
+def test_streams_apart_and_the_own_status(place: Place) -> None:
+    async def go() -> None:
+        async with place.line() as line:
+            result = await line.run(["sh", "-c", "echo out; echo err >&2; exit 7"])
+            assert (result.stdout, result.stderr, result.status, result.truncated) == (b"out\n", b"err\n", 7, False)
+            result = await line.run(["sh", "-c", "kill -TERM $$"])
+            assert (result.status, result.signal, result.ended.exit_status) == (None, "TERM", 143)
+
+    run(go())
+
+
+def test_the_order_of_the_two_streams_is_the_order_they_came_in(place: Place) -> None:
+    async def go() -> None:
+        script = "echo 1; read a; echo 2 >&2; read a; echo 3; read a; echo 4 >&2"
+        async with place.line() as line:
+            job = await line.start(["sh", "-c", script], stdin=True)
+            seen: list[tuple[str, bytes]] = []
+            async for item in job.output():
+                assert isinstance(item, Chunk)
+                seen.append((item.stream, item.data))
+                await job.write(b"\n")
+            await job.close()
+        assert seen == [("stdout", b"1\n"), ("stderr", b"2\n"), ("stdout", b"3\n"), ("stderr", b"4\n")]
+
+    run(go())
+
+
+def test_words_never_meet_a_shell_and_a_shell_line_does(place: Place) -> None:
+    async def go() -> None:
+        async with place.line() as line:
+            words = ["printf", "[%s]", "a b", "$HOME", "*", "", "\udcff"]
+            assert (await line.run(words)).stdout == b"[a b][$HOME][*][][\xff]"
+            assert (await line.run(["echo a | tr a b"], shell=True)).stdout == b"b\n"
+            result = await line.run(["sh", "-c", "pwd; echo $WHO"], cwd="/usr", env={"WHO": "ann"})
+            assert result.stdout == b"/usr\nann\n"
+
+    run(go())
+
+
+def test_what_cannot_be_run_says_why(place: Place, tmp_path: object) -> None:
+    async def go() -> None:
+        async with place.line() as line:
+            with pytest.raises(CommandNotFound, match="no command 'nosuch'"):
+                await line.run(["nosuch"])
+            with pytest.raises(NotExecutable, match="passwd"):
+                await line.run(["/etc/passwd"])
+            with pytest.raises(NotFound, match="/no/where"):
+                await line.run(["true"], cwd="/no/where")
+            with pytest.raises(UnknownJob):
+                await collect(line.job("none-such"))
+            rows = {row["job"] for row in await line.jobs()}  # what never ran leaves nothing behind
+            folders = {each.name for each in place.jobs_folder.iterdir() if each.is_dir()}
+            assert folders == rows
+
+    run(go())
+
+
+def test_input_is_exact_and_its_end_is_told(place: Place) -> None:
+    async def go() -> None:
+        data = bytes(range(256)) * 20_000
+        async with place.line() as line:
+            result = await line.run(["sha256sum"], input=data)
+            assert result.stdout.split()[0].decode() == hashlib.sha256(data).hexdigest()
+            result = await line.run(["head", "-c", "3"], input=data)  # it stops reading: nobody hangs
+            assert (result.stdout, result.status) == (data[:3], 0)
+
+    run(go())
+
+
+def test_a_grandchild_that_holds_the_output_does_not_hold_the_client(place: Place) -> None:
+    async def go() -> None:
+        async with place.line() as line:
+            result = await line.run(["sh", "-c", "sleep 60 & echo $!"])
+            assert result.status == 0
+            assert result.ended.left_open
+            assert alive(int(result.stdout))
+            await line.run(["kill", result.stdout.decode().strip()])
+
+    run(go())
+
+
+def test_timeout_and_kill_reach_those_who_ignore_term(place: Place) -> None:
+    async def go() -> None:
+        stubborn = "trap '' TERM; echo $$; while :; do sleep 60; done"
+        async with place.line() as line:
+            result = await line.run(["sleep", "60"], timeout=0.2)
+            assert result.ended.timed_out
+            assert result.ended.exit_status == 124
+            job = await line.start(["sh", "-c", stubborn])
+            async for item in job.output():
+                assert isinstance(item, Chunk)
+                pid = int(item.data)
+                assert await job.signal("TERM", kill_after=0.2)
+            assert job.ended is not None
+            assert job.ended.signal == "KILL"
+            await gone(pid)
+            assert not await job.signal("TERM")  # it has ended: nobody else gets it
+
+    run(go())
+
+
+def test_the_list_tells_everything_and_forget_forgets(place: Place) -> None:
+    async def go() -> None:
+        async with place.line() as line:
+            job = await line.start(["cat"], stdin=True, on_disconnect="kill", after=60.0)
+            rows = [row for row in await line.jobs() if row["job"] == job.id]
+            assert [(row["state"], row["person"], row["argv"], row["clients"], row["status"]) for row in rows] == [
+                ("running", "ann", ["cat"], 1, None)
+            ]
+            assert rows[0]["on_disconnect"] == ["kill", 60.0]
+            with pytest.raises(Conflict):
+                await job.forget()
+            feeding = asyncio.ensure_future(_feed(line.job(job.id), b"abc"))
+            assert (await collect(job))["stdout"] == b"abc"
+            await feeding
+            row = next(row for row in await line.jobs() if row["job"] == job.id)
+            assert (row["state"], row["status"], row["bytes"]) == ("exited", 0, 3)
+            assert (await collect(line.job(job.id)))["stdout"] == b"abc"  # again, from the beginning
+            await job.forget()
+            assert job.id not in {row["job"] for row in await line.jobs()}
+            assert not (place.jobs_folder / job.id).exists()
+
+    async def _feed(job: object, data: bytes) -> None:
+        await job.write(data)  # type: ignore[attr-defined]
+        await job.write_eof()  # type: ignore[attr-defined]
+
+    run(go())
+
+
+def test_a_position_is_gone_on_from(place: Place) -> None:
+    async def go() -> None:
+        async with place.line() as line:
+            job = await line.start(["sh", "-c", "for i in 1 2 3; do echo $i; read a; done"], stdin=True)
+            seen = []
+            async for item in job.output():
+                assert isinstance(item, Chunk)
+                seen.append(item)
+                await job.write(b"\n")
+            assert [each.data for each in seen] == [b"1\n", b"2\n", b"3\n"]
+            again = await items(line.job(job.id), seen[0].seq + 1)
+            assert b"".join(each.data for each in again if isinstance(each, Chunk)) == b"2\n3\n"
+            await job.close()
+
+    run(go())
+
+
+def test_with_a_list_of_commands_only_those(make_place: Made) -> None:
+    place = make_place(can="run=uptime,echo")
+
+    async def go() -> None:
+        async with place.line() as line:
+            assert (await line.run(["echo", "hi"])).stdout == b"hi\n"
+            refused = ({"argv": ["sh"]}, {"argv": ["/bin/echo"]}, {"argv": ["echo hi"], "shell": True},
+                       {"argv": ["echo"], "env": {"PATH": "/tmp"}}, {"argv": [], "login": True})  # fmt: skip
+            for options in refused:
+                with pytest.raises(NoGrant):
+                    await line.start(**options)  # type: ignore[arg-type]
+
+    run(go())
+
+
+def test_without_the_grant_nothing_of_it(make_place: Made) -> None:
+    place = make_place(can="read")
+
+    async def go() -> None:
+        async with place.line() as line:
+            with pytest.raises(NoGrant, match="run"):
+                await line.run(["true"])
+            with pytest.raises(NoGrant, match="run"):
+                await line.jobs()
+
+    run(go())
+
+
+def test_starts_signals_and_attachments_are_in_the_audit_log(place: Place) -> None:
+    async def go() -> str:
+        async with place.line() as line:
+            job = await line.start(["sleep", "60"])
+            await job.signal("TERM")
+            await collect(job)
+            await collect(line.job(job.id), note=True)
+            return job.id
+
+    job = run(go())
+    audit = place.node.tow("audit").stdout
+    assert f"ann  run  {job}  sleep 60" in audit
+    assert f"ann  signal  {job}  TERM" in audit
+    assert f"ann  attach  {job}" in audit
+
+
+def test_many_jobs_leave_no_process_and_no_descriptor(place: Place) -> None:
+    async def go() -> None:
+        async with place.line() as line:
+            await line.run(["true"])
+            (keeper,) = place.keepers()
+            before = descriptors(keeper)
+
+            async def some() -> None:
+                for _ in range(10):
+                    assert (await line.run(["echo", "x"])).stdout == b"x\n"
+
+            await asyncio.gather(*(some() for _ in range(10)))
+            job = await line.start(["sh", "-c", "echo t"], size=(24, 80))
+            assert (await collect(job))["stdout"] == b"t\r\n"
+            await until(lambda: descriptors(keeper) <= before, "descriptors are closed")
+            children = await line.run(["sh", "-c", f"ps -o stat= --ppid {keeper}"])
+            assert "Z" not in children.stdout.decode()
+
+    run(go())
+
+
+def test_a_person_may_run_so_many_at_a_time(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def go() -> None:
+        async with place.line() as line:
+            with pytest.raises(LimitExceeded, match="job_arguments"):
+                await line.run(["echo"] * 5000)
+
+    run(go())
