@@ -28,7 +28,7 @@ from towline.protocol.table import Class
 from towline.runtime.channel import Channel
 from towline.runtime.lanes import Lane, StreamLane, dial_lane
 from towline.runtime.pump import Connection
-from towline.runtime.threads import in_thread
+from towline.runtime.threads import in_thread, to_the_end
 from towline.services import requests
 from towline.services.files.conversation import Talk
 from towline.services.files.messages import Outcome, index_of
@@ -337,4 +337,4 @@ async def conversation(talk: Talk, channel: Channel, work: Awaitable[None], clos
         channel.reset(error)
         raise
     finally:
-        await in_thread(close)
+        await to_the_end(close)

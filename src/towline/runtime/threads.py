@@ -42,3 +42,20 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
 
     threading.Thread(target=work, name=f"towline-{getattr(function, '__name__', 'work')}", daemon=True).start()
     return await done
+
+
+async def to_the_end(function: Callable[[], None]) -> None:
+    """Run a clean-up on a thread and wait for its end even when cancelled; the cancellation goes on afterwards.
+
+    What comes after it may close what the clean-up works on.
+    """
+    work = asyncio.ensure_future(in_thread(function))
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    work.result()
+    if cancelled is not None:
+        raise cancelled

@@ -12,7 +12,7 @@ from towline.base.limits import Limit
 from towline.protocol.codec import Header
 from towline.runtime.channel import Channel
 from towline.runtime.lanes import Lane, StreamLane, TicketOffice
-from towline.runtime.threads import in_thread
+from towline.runtime.threads import in_thread, to_the_end
 from towline.services import requests
 from towline.services.files.conversation import Aside, ReceivingSide, SendingSide, Talk
 from towline.services.files.digests import DigestCache
@@ -153,7 +153,7 @@ class FilesService:
             await talk.run(side.listen(), side.conclude(lambda: _counts(transfer.tally)))
         finally:
             self._close_door(transfer)
-            await in_thread(receiver.close)
+            await to_the_end(receiver.close)
 
     async def _get(self, channel: Channel) -> None:
         header, grants = channel.header, _grants(channel)
@@ -193,7 +193,7 @@ class FilesService:
             await talk.run(side.plan(), side.listen())
         finally:
             self._close_door(transfer)
-            await in_thread(sender.close)
+            await to_the_end(sender.close)
 
     async def _begin(self, channel: Channel) -> _Transfer:
         """What is known of the transfer; an older conversation of it is ended: the newcomer is the live one."""
