@@ -249,9 +249,12 @@ def test_the_secret_is_checked_both_ways(tmp_path: Path) -> None:
         assert b"legitimacy" in wrong.stderr
         assert server.wait_for("refused")["name"] == "not-legitimate"
     secret.chmod(0o644)
-    lax = tow("serve", "upper", "--tcp", ":0", "--secret-file", str(secret))
-    assert lax.returncode == 3
-    assert b"chmod 600" in lax.stderr
+    with tow_serve("upper", "--tcp", ":0", "--secret-file", str(secret)) as server:
+        server.wait_for("warning")
+        assert "chmod 600" in server.wait_for("warning")["message"]
+        lax = tow("talk", "upper", server.address, "--secret-file", str(secret), stdin=b"in\n")
+        assert lax.stdout == b"IN\n"
+        assert b"chmod 600" in lax.stderr
 
 
 @pytest.mark.parametrize(

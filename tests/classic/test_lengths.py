@@ -198,6 +198,17 @@ def test_our_ask_talk_refuses_lengths(length: bytes, kind: type[TowlineError]) -
         AskTalker().exchange(wire, b"hi")
 
 
+def test_an_answer_that_sticks_to_the_acknowledgement_of_no_bytes() -> None:
+    def sticky(conn: socket.socket) -> None:
+        assert conn.recv(1024) == b"0"
+        conn.send(b"ok4")
+        assert conn.recv(1024) == b"ok"
+        conn.send(b"none")
+
+    with naive_server(sticky) as address, wire_to(address) as wire:
+        assert AskTalker().exchange(wire, b"") == b"none"
+
+
 def test_our_talks_speak_with_our_servers() -> None:
     with serving(lambda events: Ask()) as served, served.wire() as wire:
         assert [AskTalker().exchange(wire, text) for text in (b"abc", b"")] == [b"ABC", b""]

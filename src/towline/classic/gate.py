@@ -13,7 +13,7 @@ import os
 import stat
 from typing import Literal
 
-from towline.base.errors import ConnectionLost, LaxPermissions, NotFound, NotLegitimate, UsageError
+from towline.base.errors import ConnectionLost, NotFound, NotLegitimate, UsageError
 from towline.classic.limits import GATE_SECONDS
 from towline.classic.server import Peer
 
@@ -53,11 +53,13 @@ class Gate:
             raise NotLegitimate("The answer to the legitimacy check is wrong: another secret or another --hmac.")
 
 
-def read_secret(path: str) -> bytes:
-    """The shared secret in a file; one line end at its end does not belong to it.
+def read_secret(path: str) -> tuple[bytes, str]:
+    """The shared secret in a file, and a warning (or nothing) when others may read the file.
 
-    Raises NotFound, LaxPermissions when group or others may read the file, UsageError when it is empty.
+    One line end at its end does not belong to it. A warning only: the tutorials' peers keep the same secret in their
+    source, and the check protects nothing that is said after it. Raises NotFound, UsageError when it is empty.
     """
+    warning = ""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -67,10 +69,10 @@ def read_secret(path: str) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"The secret file {path!r} is not a regular file.")
         if status.st_mode & 0o077:
-            raise LaxPermissions(f"The secret file {path!r} can be read by others; run: chmod 600 {path}")
+            warning = f"The secret file {path!r} can be read by others; run: chmod 600 {path}"
         secret = os.read(descriptor, 64 * 1024).removesuffix(b"\n").removesuffix(b"\r")
     finally:
         os.close(descriptor)
     if not secret:
         raise UsageError(f"The secret file {path!r} is empty.")
-    return secret
+    return secret, warning

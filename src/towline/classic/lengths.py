@@ -6,6 +6,7 @@ answered.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import ClassVar
@@ -100,6 +101,8 @@ class Ask:
             decoder.settle()
             await peer.send(self._ack)
             for empty in decoder.feed(b""):
+                # nothing comes between our two sends, so only time keeps them from sticking together
+                await asyncio.sleep(SETTLE_SECONDS)
                 await self._take(peer, empty)
         return await peer.read()
 
@@ -145,8 +148,11 @@ class AskTalker(Talker):
     def exchange(self, wire: Wire, message: bytes) -> bytes:
         """Announce, wait for any acknowledgement, send; then take the answer the same way."""
         wire.send(str(len(message)).encode())
-        if not wire.read():
+        ack = wire.read()
+        if not ack:
             raise wire.closed_early("instead of acknowledging the length")
+        if not message and ack.startswith(self._ack):
+            wire.unread(ack[len(self._ack) :])  # the answer to no bytes may stick to the acknowledgement
         wire.send(message)
         return self._answer(wire) if self._answered else b""
 

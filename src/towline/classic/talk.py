@@ -6,6 +6,8 @@ server that answers before it has read everything cannot lock both sides up.
 
 from __future__ import annotations
 
+import errno
+import os
 import selectors
 import socket
 import time
@@ -99,6 +101,10 @@ class Wire:
         del self._held[: len(data)]
         return data
 
+    def unread(self, data: bytes) -> None:
+        """Put `data` back: the next read begins with it."""
+        self._held[:0] = data
+
     def exactly(self, count: int) -> bytes:
         """`count` bytes. Raises ClosedEarly, naming how far it came."""
         data = bytearray()
@@ -141,7 +147,7 @@ class Wire:
                     raise self.closed_early("", instead=error) from None
                 raise self.closed_early("without an answer")
             events, rest = decoder.feed_one(data)
-            self._held[:0] = rest
+            self.unread(rest)
             done = bool(events) and isinstance(events[-1], End)
             yield from events
 
@@ -256,6 +262,9 @@ def _connected(address: Address, timeout: float) -> socket.socket:
     try:
         sock.settimeout(timeout)
         sock.connect(where)
+        if address.over != "unix" and sock.getsockname() == sock.getpeername():
+            # The kernel may choose the very port that we dial as ours, and TCP then connects to itself.
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         if address.over == "tcp":
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:

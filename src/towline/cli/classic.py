@@ -74,7 +74,9 @@ def _sub(
     parser.add_argument("dialect", choices=list(DIALECTS), metavar="DIALECT", help=", ".join(DIALECTS))
     parser.add_argument("--endian", choices=["little", "big"], help="byte order of int32 lengths (little)")
     parser.add_argument("--encoding", default="utf-8", help="of commands, names and text (utf-8), for example gbk")
-    parser.add_argument("--secret-file", metavar="F", help="the legitimacy check under the secret in F (mode 600)")
+    parser.add_argument(
+        "--secret-file", metavar="F", help="the legitimacy check under the secret in F (keep it mode 600)"
+    )
     parser.add_argument("--hmac", choices=["md5", "sha256"], default="sha256", help="of the check (sha256)")
     parser.add_argument("--ack", metavar="TEXT", help="the acknowledgement of `ask` (ok)")
     parser.add_argument("--overwrite", action="store_true", help="files: replace what exists")

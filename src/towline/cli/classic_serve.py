@@ -33,11 +33,12 @@ _WARNING = "NO ENCRYPTION: everybody on the way can read and change everything i
 def serve(args: argparse.Namespace, out: Output) -> int:
     """Serve until SIGINT or SIGTERM; 0."""
     address = _address(args)
-    guard = Gate(read_secret(args.secret_file), args.hmac) if args.secret_file else None
+    secret, lax = read_secret(args.secret_file) if args.secret_file else (b"", "")
+    guard = Gate(secret, args.hmac) if secret else None
     if guard is not None and address.over == "udp":
         raise UsageError("--secret-file needs a connection; UDP has none.")
     with contextlib.ExitStack() as stack:
-        asyncio.run(_serve(args, address, guard, Reporter(out), stack))
+        asyncio.run(_serve(args, address, guard, Reporter(out, lax), stack))
     return 0
 
 
@@ -114,8 +115,9 @@ def _sink(path: str | None, report: OnEvent, stack: contextlib.ExitStack) -> Sin
 class Reporter:
     """Events of a server, as JSON lines or as lines for a person."""
 
-    def __init__(self, out: Output) -> None:
+    def __init__(self, out: Output, warning: str = "") -> None:
         self._out = out
+        self._warnings = [each for each in (_WARNING, warning) if each]
 
     def __call__(self, event: str, /, **fields: object) -> None:
         """Print one event. When nobody reads our output any more (`| head -1`), the server goes on in silence."""
@@ -127,8 +129,9 @@ class Reporter:
     def _print(self, event: str, fields: dict[str, Any]) -> None:
         self._out.event(event, **fields)
         if event == "listening":
-            self._out.event("warning", message=_WARNING)
-            self._out.note(f"!!! {_WARNING}")
+            for warning in self._warnings:  # behind it: programs read the address from the first line
+                self._out.event("warning", message=warning)
+                self._out.note(f"!!! {printable(warning)}")
         if not self._out.json:
             shown = _LINES.get(event, _plain)(fields)
             (self._out.note if event in {"error", "notice"} else self._out.line)(shown)

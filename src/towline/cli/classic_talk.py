@@ -37,7 +37,11 @@ def talk(args: argparse.Namespace, out: Output) -> int:
         raise UsageError("-o goes with --get.")
     if args.retry < 0:
         raise UsageError("--retry is a number of times; it is not negative.")
-    gate = Gate(read_secret(args.secret_file), args.hmac) if args.secret_file else None
+    secret, lax = read_secret(args.secret_file) if args.secret_file else (b"", "")
+    if lax:
+        out.event("warning", message=lax)
+        out.note(f"!!! {printable(lax)}")
+    gate = Gate(secret, args.hmac) if secret else None
     if gate is not None and over == "udp":
         raise UsageError("--secret-file needs a connection; UDP has none.")
     with _connect(args, address, out) as wire:
