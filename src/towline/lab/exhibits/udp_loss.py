@@ -1,14 +1,16 @@
-"""A seeded lossy line: lost, doubled and overtaken datagrams, and TCP under the same dice."""
+"""A seeded lossy line: lost, doubled and overtaken datagrams, and TCP through the same relay under the same dice."""
 
 from __future__ import annotations
 
 import random
 import socket
+from contextlib import ExitStack, nullcontext
 
 from towline.lab import filters, kernel
 from towline.lab.exhibit import claim
 from towline.lab.recorder import Recorder
 from towline.lab.recording import Recording
+from towline.lab.tap import Tap
 from towline.lab.texts import Text
 
 TITLE: Text = {
@@ -22,10 +24,12 @@ QUESTION: Text = {
 }
 SETUP: Text = {
     "en": """Twenty numbered datagrams go through a relay that rolls dice (a fixed seed, so every run is the
-        same): it loses, doubles or delays some. Then the same twenty messages go over TCP, and where the dice
-        said "lost", the receiver is deaf while the segment is sent.""",
+        same): it loses, doubles or delays some. Then the same twenty messages go through the same relay over TCP. A
+        relay sees streams, only the kernel sees segments; so where the dice said "lost", the receiver is deaf
+        while the kernel sends the relay's segment.""",
     "zh": """二十个编号的数据报经过一个掷骰子的中继（种子固定，所以每次结果都一样）：有的丢掉，有的重复，有的耽搁。
-然后同样的二十条消息走 TCP：骰子说“丢”的，就在发送那一刻让接收方听不见。""",
+然后同样的二十条消息用 TCP 走同一个中继。报文段在内核手里，中继只看得见字节流；
+所以骰子说“丢”的，就在内核发送中继那一段的时刻让接收方听不见。""",
 }
 LOOK: Text = {
     "en": """UDP hands over what came, as it came; nobody tells the sender. Over TCP the same losses are repeated
@@ -62,36 +66,72 @@ def packet(number: int) -> bytes:
     return f"no. {number:02d} .".encode()
 
 
-def over_udp(recorder: Recorder, fates: list[str]) -> None:
+class Relay:
+    """One host between sender and receiver, under one row of dice, with a datagram and a stream socket."""
+
+    def __init__(self, fates: list[str]) -> None:
+        self.fates = fates
+        self.datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.datagrams.bind(("127.0.0.1", 0))
+        self.datagrams.settimeout(5)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(5)
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.datagrams.close()
+        self.listener.close()
+
+    def pass_datagrams(self, receiver: Tap) -> None:
+        """The relay does what the dice say; nobody repairs it."""
+        came = [int(self.datagrams.recv(SIZE)[4:6]) for _ in range(COUNT)]
+        for number in relayed(self.fates, came):
+            self.datagrams.sendto(packet(number), receiver.local)
+            receiver.recvfrom(SIZE)
+
+    def pass_stream(self, near: socket.socket, onward: socket.socket, receiver: Tap) -> int:
+        """The bytes go on in their order; what the dice lose, the kernel sends again. How often it did."""
+        for fate in self.fates:
+            data = near.recv(SIZE, socket.MSG_WAITALL)
+            lost = fate == "lose" and filters.can_deafen()
+            with filters.deaf(receiver.sock) if lost else nullcontext():
+                onward.sendall(data)
+        receiver.recorder.wait(lambda: receiver.unread() == COUNT * SIZE, "all bytes have arrived")
+        return int(kernel.tcp_info(onward).get("total_retrans", 0))
+
+
+def over_udp(recorder: Recorder, relay: Relay) -> None:
     receiver = recorder.new("receiver", kind=socket.SOCK_DGRAM)
     receiver.bind(("127.0.0.1", 0))
     sender = recorder.new("sender", kind=socket.SOCK_DGRAM)
     sender.join(receiver)
     # The line may lose and double, so a position is told by the datagram itself, not by counting.
     sender.locate = receiver.locate = lambda data: int(data[4:6]) * SIZE
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as relay:
-        relay.bind(("127.0.0.1", 0))
-        relay.settimeout(5)
-        for number in range(COUNT):
-            sender.sendto(packet(number), relay.getsockname())
-        came = [int(relay.recv(SIZE)[4:6]) for _ in range(COUNT)]
-        for number in relayed(fates, came):
-            relay.sendto(packet(number), receiver.local)
-            receiver.recvfrom(SIZE)
-
-
-def over_tcp(recorder: Recorder, fates: list[str]) -> None:
-    sender, receiver = recorder.pair("sender", "receiver", nodelay=True)
     for number in range(COUNT):
-        if fates[number] == "lose" and filters.can_deafen():
-            with filters.deaf(receiver.sock):
-                sender.send(packet(number))
-        else:
+        sender.sendto(packet(number), relay.datagrams.getsockname())
+    relay.pass_datagrams(receiver)
+
+
+def over_tcp(recorder: Recorder, relay: Relay) -> None:
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        sending = socket.create_connection(relay.listener.getsockname(), 5)
+        near = stack.enter_context(relay.listener.accept()[0])
+        onward = stack.enter_context(socket.create_connection(listener.getsockname(), 5))
+        receiving, _ = listener.accept()
+        near.settimeout(5)
+        receiving.settimeout(5)
+        for sock in (sending, onward):  # a message, a segment
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sender, receiver = recorder.tap(sending, "sender"), recorder.tap(receiving, "receiver")
+        sender.join(receiver)
+        for number in range(COUNT):
             sender.send(packet(number))
-    whole = COUNT * SIZE
-    recorder.wait(lambda: receiver.unread() == whole, "all bytes have arrived")
-    receiver.recv(whole)
-    recorder.fact("repeated", kernel.tcp_info(sender.sock).get("total_retrans", 0))
+        repeated = relay.pass_stream(near, onward, receiver)
+        receiver.recv(COUNT * SIZE)
+        recorder.fact("repeated", repeated)
 
 
 def run(recorder: Recorder) -> Recording:
@@ -99,9 +139,10 @@ def run(recorder: Recorder) -> Recording:
     sides = {"left": ("sender",), "right": ("receiver",), "segments": False}
     recorder.scene("udp", {"en": "UDP through a lossy relay", "zh": """UDP 经过会丢包的中继"""}, **sides)  # type: ignore[arg-type]
     recorder.fact("fates", fates)
-    over_udp(recorder, fates)
-    recorder.scene("tcp", {"en": "TCP under the same dice", "zh": """同样的骰子，换成 TCP"""}, **sides)  # type: ignore[arg-type]
-    over_tcp(recorder, fates)
+    with Relay(fates) as relay:
+        over_udp(recorder, relay)
+        recorder.scene("tcp", {"en": "TCP through the same relay", "zh": """TCP 经过同一个中继"""}, **sides)  # type: ignore[arg-type]
+        over_tcp(recorder, relay)
     if not filters.can_deafen():
         recorder.footnote(
             {
@@ -144,4 +185,4 @@ def verdict(recording: Recording) -> Text:
     }
 
 
-CODE = (dice, relayed, over_udp, over_tcp)
+CODE = (dice, relayed, Relay, over_udp, over_tcp)
