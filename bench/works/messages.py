@@ -26,8 +26,8 @@ def run(bench: Bench) -> None:
         if peer := bench.peer(kind):
             helpers.append((name, peer.client(), verifies))  # type: ignore[attr-defined]
     try:
-        _measure(bench, helpers, "roundtrips", "round trips", "round trips/s", bench.scale.count(20_000))
-        _measure(bench, helpers, "pipeline", "pipelined", "messages/s", bench.scale.count(200_000))
+        _measure(bench, helpers, "roundtrips", "round trips", "round trips/s", bench.scale.count(10_000))
+        _measure(bench, helpers, "pipeline", "pipelined", "messages/s", bench.scale.count(100_000))
     finally:
         for _, helper, _ in helpers:
             helper.close()
