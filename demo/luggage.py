@@ -36,8 +36,9 @@ def working_tree() -> list[str]:
     try:
         listed = subprocess.run(command, capture_output=True, check=True, timeout=30).stdout
     except (OSError, subprocess.SubprocessError):
-        return sorted(os.path.relpath(path, ROOT) for path in _walk(ROOT))
-    return sorted({os.fsdecode(name) for name in listed.split(b"\0") if name})
+        listed = b""  # no git, or an unpacked copy
+    found = sorted({os.fsdecode(name) for name in listed.split(b"\0") if name})
+    return found or sorted(os.path.relpath(path, ROOT) for path in _walk(ROOT))
 
 
 def generate(path: str, size: int, seed: int) -> None:
