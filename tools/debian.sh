@@ -1,17 +1,16 @@
 #!/bin/sh
-# Installs the Debian packages that some tests and benchmarks use; Towline itself, its demo and all other tests need
-# none of them. Without these packages the tests that want them are skipped, and their reason names this script.
+# Installs the Debian packages that some tests use; Towline itself, its demo and all other tests need none of them. Without these packages the tests that want them are skipped, and their reason names this script.
 #
 #   sh tools/debian.sh                  install what is missing; needs root
 #   sh tools/debian.sh --if-possible    the same where we are root and apt is there; otherwise say so and go on
 #
-#   tmux                             a real terminal around full-screen verbs
-#   tshark                           reads captures, and loads the dissector that `tow lab` writes
-#   openssh-client, openssh-server   peers in the benchmarks
-#   curl, nginx-light, rsync         the same
+#   tmux      a real terminal around full-screen verbs
+#   tshark    reads captures, and loads the dissector that `tow lab` writes
+#
+# The peers of the benchmarks are installed by tools/bench_peers.sh.
 set -u
 
-wanted="tmux:tmux tshark:tshark ssh:openssh-client sshd:openssh-server curl:curl nginx:nginx-light rsync:rsync"
+wanted="tmux:tmux tshark:tshark"
 PATH="$PATH:/usr/sbin:/sbin"
 
 missing=""
