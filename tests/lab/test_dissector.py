@@ -42,7 +42,7 @@ def write_pcap(path: Path, captured: list[bytes]) -> None:
             file.write(struct.pack("=IIII", number, 0, len(frame), len(frame)) + frame)
 
 
-@pytest.mark.skipif(_TSHARK is None, reason="tshark is not installed")
+@pytest.mark.skipif(_TSHARK is None, reason="tshark is not installed; see tools/debian.sh")
 def test_tshark_shows_the_frames_inside_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     capture = Capture.open()
     if not isinstance(capture, Capture):
