@@ -233,11 +233,12 @@ def test_giving_up_leaves_the_partial_and_the_next_run_goes_on(town: Town, tmp_p
     content = big(tmp_path / "big", 8 * MIB)
     for verb in ("put", "get"):
         with town.faults(at_bytes=((5 * MIB, Step("refuse", seconds=60.0)), (5 * MIB, Step("cut")))) as proxy:
+            do = {
+                "put": lambda at: town.put(tmp_path / "big", "files/", address=at, give_up=0.3),
+                "get": lambda at: town.get("files/big", tmp_path / "back", address=at, give_up=0.3),
+            }[verb]
             with pytest.raises(Unreachable) as caught:
-                if verb == "put":
-                    town.put(tmp_path / "big", "files/", address=proxy.address, give_up=0.3)
-                else:
-                    town.get("files/big", tmp_path / "back", address=proxy.address, give_up=0.3)
+                do(proxy.address)
             assert caught.value.exit_status == 6
         where = town.share if verb == "put" else tmp_path
         assert any(name.endswith(".part") for name in partials(where))

@@ -45,11 +45,13 @@ class Place:
         return tow(*arguments, home=self.home, **options)
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+        """A client in the background; without Python's warnings, since uvloop lets the garbage collector close a
+        socket whose connect was reset, and that is what some of these tests are about."""
         return subprocess.Popen(
             [*TOW, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment(self.home),
+            env=environment(self.home, PYTHONDEVMODE="", PYTHONWARNINGS="ignore"),
             **options,
         )
 
@@ -153,7 +155,6 @@ def test_exit_statuses_and_sentences(
             (5, ("put", mine, "home:files/there"), "other content"),
             (3, ("put", mine, "home:files/../x"), "leave"),
             (3, ("put", str(place.folder / "odd"), "home:files/odd"), "a:b"),
-            (5, ("get", "home:files", "-"), "file"),
             (4, ("ls", "home:files/nothing"), "nothing"),
             (5, ("rm", "home:files/odd"), "recursive"),
         ):
@@ -161,7 +162,7 @@ def test_exit_statuses_and_sentences(
             assert (status, word in err) == (expected, True), (arguments, status, err)
             if expected != 2:
                 status, out, err = in_here(place, capsys, *arguments, "--json")
-                told = events(err if arguments[-1] == "-" else out)
+                told = events(out)
                 errors = [event for event in told if event["event"] == "error"]
                 assert errors, (arguments, told)
                 assert status == expected
@@ -417,6 +418,7 @@ def test_standard_streams_by_pipe(place: Place) -> None:
         )
         assert put.returncode == 0, put.stderr
         place.tow("put", "-", "home:files/", expect=2)
+        assert "Only a file" in place.tow("get", "home:files", "-", expect=5).stderr
         got = subprocess.run(
             [*TOW, "get", "home:files/deep/stream", "-", "--json"],
             capture_output=True,

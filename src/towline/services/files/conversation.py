@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias
 
-from towline.base.errors import BadMessage, ConnectionLost, TowlineError
+from towline.base.errors import BadMessage, ConnectionLost, LimitExceeded, TowlineError
+from towline.base.limits import Limit
 from towline.protocol.codec import Header
 from towline.runtime.channel import Channel, Message
 from towline.services import requests
@@ -24,6 +25,7 @@ from towline.services.files.plan import Entry, Skipped, decode_batch, decode_ski
 from towline.services.files.receiver import Receiver
 from towline.services.files.sender import Sender
 
+OUTBOX = Limit("outbox", 65_536, "messages", "a few for each entry of a full window; an honest peer reads them")
 # What the other side says beside the transfer itself: a ticket, a tally, a file that was begun anew.
 Aside: TypeAlias = Callable[[Header], Awaitable[None]]
 
@@ -91,6 +93,8 @@ class Talk:
     def _put(self, header: Header, body: bytes) -> None:
         self._outbox.append((header, body))
         self._filled.set()
+        if len(self._outbox) > OUTBOX.value:
+            self._set_aborted(LimitExceeded(f"The other side of the transfer reads nothing ({OUTBOX.name})."))
 
     def _set_aborted(self, error: TowlineError) -> None:
         if not self._aborted.done():

@@ -362,7 +362,7 @@ class Receiver:
                 writing.write_zeros(start, end - start)
                 start = end
             reached, ended = self._receive_range(lane, index, file, writing, start, end, buffer)
-        except (Superseded, *_FATAL):
+        except (Superseded, BadMessage, *_FATAL):
             raise
         except TowlineError as error:
             if isinstance(error, ConnectionLost):

@@ -36,6 +36,7 @@ from towline.services.files.sources import Reading, Source
 _CHUNK = FRAME_BODY.value
 # With several lanes a large file is dealt out in pieces of this size, in order.
 SEGMENT = 64 * MIB
+_VERDICTS = 4  # for one entry: it may be the same, it is wanted, and once more if it did not verify
 
 
 class Pack(NamedTuple):
@@ -62,6 +63,7 @@ class _LaneRecord:
 
     lane: Lane
     sent: dict[int, Work] = field(default_factory=dict)
+    enough: int = 256  # so many are kept before it is looked which of them are needed no more
     next: int = 0
     dead: bool = False
     running: bool = True
@@ -91,6 +93,7 @@ class Sender:
         self._hearing = threading.Lock()
         self._next_index = 0
         self._entries: dict[int, Entry] = {}  # planned, no outcome yet
+        self._verdicts: dict[int, int] = {}
         self._files: dict[int, _OpenFile] = {}
         self._queue: deque[Work] = deque()
         self._lanes: dict[int, _LaneRecord] = {}
@@ -151,6 +154,7 @@ class Sender:
         with self._change:
             open_file = self._files.pop(index, None)
             entry = self._entries.pop(index, None)
+            self._verdicts.pop(index, None)
         if open_file is not None:
             open_file.reading.close()
         return entry
@@ -159,12 +163,13 @@ class Sender:
 
     def on_want(self, body: bytes) -> None:
         """Whole files that the receiver has nothing of."""
+        wanted = [self._verdict(index_of(row)) for row in decode_rows(body)]
         with self._hearing:
-            self._enqueue([index_of(row) for row in decode_rows(body)])
+            self._enqueue(wanted)
 
     def on_resume(self, header: Header, body: bytes) -> None:
         """One file with the ranges that are missing."""
-        index = requests.number(header, "file")
+        index = self._verdict(requests.number(header, "file"))
         size = self.entry(index).size
         if size < 0:
             ranges = [(requests.number(header, "start", 0), -1)]
@@ -184,7 +189,7 @@ class Sender:
         for row in rows:
             match row:
                 case [int(index), str(theirs)]:
-                    entry = self.entry(index)
+                    entry = self.entry(self._verdict(index))
                     try:
                         ours = self._source.digest(entry, lambda: self._closing)
                     except ConnectionLost:
@@ -224,6 +229,8 @@ class Sender:
                 position = record.next
                 record.next += 1
                 record.sent[position] = work
+                if len(record.sent) > record.enough:
+                    self._forget_resolved(record)
                 head: Header = {"lane": number, "n": position}
                 if isinstance(work, Pack):
                     self._send_pack(lane, head, work)
@@ -271,6 +278,16 @@ class Sender:
         self._files.clear()
 
     # --- inside ---
+
+    def _verdict(self, index: int) -> int:
+        """Count what the receiver says of an entry: what it makes us do has an end."""
+        count = self._verdicts.get(index, 0) + 1
+        if count > _VERDICTS:
+            raise BadMessage(f"Entry {index} was asked for {count} times.")
+        with self._change:
+            if index in self._entries:
+                self._verdicts[index] = count
+        return index
 
     def _enqueue(self, wanted: list[int]) -> None:
         """Queue whole files: small ones in packs, in order, large ones by themselves."""
@@ -457,6 +474,16 @@ class Sender:
         for work in again:
             if isinstance(work, Segment):
                 self._put_again(work)
+
+    def _forget_resolved(self, record: _LaneRecord) -> None:
+        """What has its outcome need not go again."""
+        with self._change:
+            record.sent = {
+                position: work
+                for position, work in record.sent.items()
+                if any(file in self._entries for file in (work.files if isinstance(work, Pack) else (work.file,)))
+            }
+            record.enough = 2 * len(record.sent) + 256
 
     def _put_again(self, work: Segment) -> None:
         with self._change:
