@@ -34,7 +34,8 @@ def test_alone_it_lists_the_dialects_with_their_wires() -> None:
     assert plain.returncode == 0
     for name, row in DIALECTS.items():
         assert f"{name} " in plain.stdout.decode()
-        assert row.wire in plain.stdout.decode()
+        assert all(line in plain.stdout.decode() for line in row.wire.splitlines())
+    assert all(len(line) <= 80 for line in plain.stdout.decode().splitlines()), "a terminal's 80 columns"
     listed = events(tow("--json").stdout)
     assert [one["name"] for one in listed] == list(DIALECTS)
     assert all(one["v"] == 1 and one["event"] == "dialect" and one["wire"] for one in listed)

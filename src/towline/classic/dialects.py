@@ -14,7 +14,7 @@ _STREAMS: tuple[Over, ...] = ("tcp", "unix")
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One row of the table. In `wire`, `>` is what the client sends and `<` what the server answers."""
+    """One row of the table. In `wire`, `>` is what the client sends and `<` what the server answers; a line for each kind of request."""
 
     name: str
     over: tuple[Over, ...]
@@ -37,13 +37,13 @@ DIALECTS: dict[str, Dialect] = {
         Dialect(
             "shell-json",
             _STREAMS,
-            "> command  < [int32 h][h bytes JSON][total_size bytes]",
+            "> command  < [int32 h][JSON][total_size bytes]",
             "the same behind a JSON header with size and md5",
         ),
         Dialect(
             "files-json",
             _STREAMS,
-            "> name  < [int32 h][h bytes JSON][lenth bytes]   or   > [int32 h][JSON][lenth bytes]  < [int32 h][JSON]",
+            "> name  < [int32 h][JSON][lenth bytes]\n> [int32 h][JSON][lenth bytes]  < [int32 h][JSON]",
             "files both ways behind a JSON header with size and md5",
         ),
     )

@@ -143,6 +143,8 @@ def check_over(dialect: str, over: str) -> None:
 def _list(out: Output) -> int:
     for row in DIALECTS.values():
         out.event("dialect", name=row.name, over=list(row.over), wire=row.wire, summary=row.summary)
-        out.line(f"{row.name:<12} {', '.join(row.over):<15} {row.wire}")
-    out.note("\n`>` the client sends, `<` the server answers. No encryption in any of them. `tow classic --help`.")
+        out.line(f"{row.name:<12} {', '.join(row.over):<15} " + row.wire.replace("\n", f"\n{'':<29}"))
+    out.note(
+        "\n`>` the client sends, `<` the server answers. None of them is encrypted.\n`tow classic --help` says more."
+    )
     return 0

@@ -27,7 +27,7 @@ from towline.cli.classic import check_over
 from towline.cli.output import Output
 from towline.services.files.tree import Root
 
-_WARNING = "NO ENCRYPTION: everybody on the way can read and change everything in this dialect."
+_WARNING = "NO ENCRYPTION: everybody on the way can read and change what is said."
 
 
 def serve(args: argparse.Namespace, out: Output) -> int:

@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -170,6 +171,7 @@ class _Files:
         self._args = args
         self._out = out
         self._bar: Any = None
+        self._began = 0.0
         self._talker = FilesTalker(
             wire,
             endian=args.endian,
@@ -221,10 +223,14 @@ class _Files:
     def _progress(self, done: int, total: int) -> None:
         if self._bar is None:
             from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+            # Rich's own size and speed columns count in powers of ten; everything else here says MiB.
+            columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
             self._bar = Progress(*columns, console=Console(stderr=True))
             self._bar.start()
             self._bar.add_task("", total=total)
-        self._bar.update(self._bar.task_ids[0], completed=done)
+            self._began = time.monotonic()
+        rate = done / max(time.monotonic() - self._began, 0.001)
+        said = f"{format_size(done)} of {format_size(total)}, {format_size(int(rate))}/s"
+        self._bar.update(self._bar.task_ids[0], completed=done, description=said)

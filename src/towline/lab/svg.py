@@ -39,6 +39,7 @@ _STYLE = """
     .ground { fill: #0d1117 } text { fill: #e6edf3 } .dim { fill: #8b949e } .halo { stroke: #0d1117 }
     .bad { fill: #ff7b72 } .say { fill: #d2a8ff } .state { fill: #79c0ff }
     .life { stroke: #6e7681 } .wire { stroke: #484f58 } .wire-end { fill: #484f58 }
+    .ribbon { stroke-opacity: 0.8 }
   }
 """
 
