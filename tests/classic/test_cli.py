@@ -41,6 +41,12 @@ def test_alone_it_lists_the_dialects_with_their_wires() -> None:
     assert all(one["v"] == 1 and one["event"] == "dialect" and one["wire"] for one in listed)
 
 
+def test_localhost_is_the_tutorials_localhost() -> None:
+    with tow_serve("upper", "--tcp", "localhost:0") as server:
+        assert server.address.startswith("127.0.0.1:")
+        assert tow("talk", "upper", server.address.replace("127.0.0.1", "localhost"), stdin=b"x\n").stdout == b"X\n"
+
+
 @pytest.mark.parametrize("ends_with", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_line_is_the_address_and_a_signal_ends_it(ends_with: signal.Signals) -> None:
     with tow_serve("upper", "--tcp", "127.0.0.1:0", ends_with=ends_with) as server:

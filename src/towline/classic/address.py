@@ -37,7 +37,8 @@ class Address:
             found = socket.getaddrinfo(self.host, self.port, type=self.kind)
         except (OSError, UnicodeError) as error:
             raise failure(f"The host name {self.host!r} is not known: {error}.") from None
-        family, _, _, _, where = found[0]
+        # The tutorials' sockets are IPv4: `localhost` must not be ::1 where it is 127.0.0.1, too.
+        family, _, _, _, where = next((one for one in found if one[0] == socket.AF_INET), found[0])
         return family, where
 
 

@@ -14,7 +14,7 @@ _STREAMS: tuple[Over, ...] = ("tcp", "unix")
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One row of the table. In `wire`, `>` is what the client sends and `<` what the server answers; a line for each kind of request."""
+    """One row of the table. In `wire`, `>` is what the client sends, `<` what the server answers; a kind of request, a line."""
 
     name: str
     over: tuple[Over, ...]
