@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.kit import NodeProcess, until
+
 from towline.client.connect import connect
 from towline.client.jobs import Chunk, Job, Missing
 from towline.client.line import Line

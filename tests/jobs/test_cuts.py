@@ -12,6 +12,7 @@ import subprocess
 import pytest
 from tests.jobs.kit import Place, alive, collect, gone, items
 from tests.kit import TOW, environment, events, run, tow, until
+
 from towline.base.errors import JobLost, JobUnreachable
 from towline.client.jobs import Chunk
 from towline.lab.faults import FaultScript
@@ -82,9 +83,7 @@ def test_a_retried_start_starts_one_process(place: Place, tmp_path: object) -> N
 def test_another_client_goes_on_where_a_killed_one_was(place: Place) -> None:
     script = "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; read a; echo the end; exit 3"
     arguments = [*TOW, "run", "home", "--json", "--", "sh", "-c", script]
-    client = subprocess.Popen(
-        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(place.home)
-    )
+    client = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(place.home))
     assert client.stdout is not None
     assert client.stdin is not None
     first = events(client.stdout.readline().decode() + client.stdout.readline().decode())
@@ -131,7 +130,7 @@ def test_a_job_that_ends_while_there_is_no_node(own: Place, tmp_path: object) ->
         async with own.line() as line:
             job = await line.start(["sh", "-c", f"echo start; read a <{tmp_path}/fifo; echo end; exit 4"])
             other = await line.start(["sleep", "60"])
-            os.mkfifo(f"{tmp_path}/fifo")
+            await until(lambda: len(own.keepers()) == 1)
             own.node.signal(signal.SIGKILL)
             await asyncio.to_thread(own.node.wait)
             await asyncio.to_thread(_write, f"{tmp_path}/fifo")
@@ -149,6 +148,7 @@ def test_a_job_that_ends_while_there_is_no_node(own: Place, tmp_path: object) ->
         with open(path, "w") as file:
             file.write("\n")
 
+    os.mkfifo(f"{tmp_path}/fifo")
     run(go())
 
 

@@ -8,6 +8,7 @@ import hashlib
 import pytest
 from tests.jobs.kit import Made, Place, alive, collect, descriptors, gone, items
 from tests.kit import run, until
+
 from towline.base.errors import CommandNotFound, Conflict, LimitExceeded, NoGrant, NotExecutable, NotFound, UnknownJob
 from towline.client.jobs import Chunk
 

@@ -196,17 +196,12 @@ class Keyboard:
         """What to send, and whether to leave."""
         sent = bytearray()
         for byte in data:
-            if self._detach:
-                self._held += bytes([byte])
-                if self._held == self._detach:
-                    return bytes(sent), True
-                if self._detach.startswith(self._held):
-                    continue
-                held, self._held = self._held, b""
-            else:
-                held = bytes([byte])
-            for each in held:
-                if self._escape(each, sent):
+            self._held += bytes([byte])
+            if self._detach and self._held == self._detach:
+                return bytes(sent), True
+            while self._held and not self._detach.startswith(self._held):
+                first, self._held = self._held[0], self._held[1:]
+                if self._escape(first, sent):
                     return bytes(sent), True
         return bytes(sent), False
 

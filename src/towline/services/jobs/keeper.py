@@ -210,7 +210,7 @@ async def keep(folder: str, ready: int) -> None:
         listener.bind(short)
     server = await loop.create_unix_server(keeper.link, sock=listener, backlog=16)
     for number in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+        loop.add_signal_handler(number, _not_for_us)  # SIG_IGN would be inherited by every command
     loop.add_signal_handler(signal.SIGTERM, keeper.end_all)
     os.write(ready, b"1")
     os.close(ready)
@@ -219,6 +219,10 @@ async def keep(folder: str, ready: int) -> None:
     waiting.cancel()
     os.unlink(path)
     server.close()
+
+
+def _not_for_us() -> None:
+    """A terminal's signals are for those who sit before it."""
 
 
 def main(arguments: list[str]) -> int:

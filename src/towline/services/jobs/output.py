@@ -84,6 +84,8 @@ async def _pump(channel: Channel, roster: Roster, row: JobRow, live: Live | None
             if items:
                 continue
             if over:
+                if reader.behind:  # bytes that no reader can make sense of
+                    await channel.send(b"", {"gap": [reader.seq, reader.seq + 1], "reason": "corrupt"})
                 return trailer_of(live.row if live is not None else row, reader.seq, None)
             if not wanted.follow:
                 return {"end": reader.seq, "state": "running"}

@@ -1,0 +1,246 @@
+"""`tow shell` on a real terminal, with a full-screen program, and what `tow run` does in a shell's hands."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.jobs.kit import Made, Place
+from tests.kit import DEADLINE, TOW, environment, events, tow
+
+from towline.cli.shell import Keyboard, keys
+from towline.lab.faults import FaultScript
+from towline.trust.pins import KnownNodes
+
+TMUX = shutil.which("tmux")
+needs_tmux = pytest.mark.skipif(TMUX is None, reason="tmux plays the person's terminal here")
+
+
+class Terminal:
+    """A terminal of 80 by 24 with a person before it: tmux, asked what the screen shows."""
+
+    def __init__(self, folder: Path, name: str, words: list[str], home: Path) -> None:
+        self._tmux = [str(TMUX), "-f", "/dev/null", "-S", str(folder / "tmux.sock")]
+        self._name = name
+        self._env = environment(home, TERM="screen-256color", PYTHONDEVMODE="")
+        line = " ".join(words)
+        self._do("new-session", "-d", "-s", name, "-x", "80", "-y", "24", "sh")
+        self.type(f"{line}; echo left with $?\n")
+
+    def _do(self, *words: str) -> str:
+        done = subprocess.run([*self._tmux, *words], capture_output=True, text=True, env=self._env, timeout=DEADLINE)
+        assert done.returncode == 0, (words, done.stderr)
+        return done.stdout
+
+    def type(self, text: str) -> None:
+        self._do("send-keys", "-t", self._name, "-l", text)
+
+    def resize(self, columns: int, rows: int) -> None:
+        self._do("resize-window", "-t", self._name, "-x", str(columns), "-y", str(rows))
+
+    @property
+    def screen(self) -> str:
+        return self._do("capture-pane", "-p", "-t", self._name)
+
+    def shows(self, text: str, *, not_: str = "") -> str:
+        """Wait until the screen has that (and has not the other)."""
+        deadline = time.monotonic() + DEADLINE
+        while text not in (screen := self.screen) or (not_ and not_ in screen):
+            assert time.monotonic() < deadline, f"{text!r} never came:\n{screen}"
+        return screen
+
+    def close(self) -> None:
+        with contextlib.suppress(AssertionError):
+            self._do("kill-session", "-t", self._name)
+
+
+@pytest.fixture
+def terminals(place: Place, tmp_path: Path) -> Iterator[object]:
+    made: list[Terminal] = []
+
+    def make(*words: str, home: Path | None = None) -> Terminal:
+        made.append(Terminal(tmp_path, f"t{len(made)}", [*TOW, *words], home or place.home))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def job_of(place: Place) -> str:
+    rows = events(tow("jobs", "home", "--running", "--json", home=place.home).stdout)
+    return str(next(row["job"] for row in reversed(rows) if row["terminal"]))
+
+
+SHELL = ("shell", "home", "--env", "PS1='here$ '", "--", "sh")
+
+
+@needs_tmux
+def test_a_shell_types_resizes_and_ends_with_its_status(place: Place, terminals: object) -> None:
+    terminal = terminals(*SHELL)  # type: ignore[operator]
+    terminal.shows("here$")
+    terminal.type("stty size; tty; echo $TERM\n")
+    terminal.shows("24 80\n/dev/pts/")
+    terminal.resize(100, 30)
+    terminal.type("stty size\n")
+    terminal.shows("30 100")
+    terminal.type("sh -c 'echo as''leep; exec sleep 60'\n")
+    terminal.shows("asleep")
+    terminal.type("\x03")  # Ctrl-C is the remote command's
+    terminal.type("echo status $?\n")
+    terminal.shows("status 130")
+    terminal.type("exit 5\n")
+    terminal.shows("left with 5")
+
+
+@needs_tmux
+def test_a_full_screen_program_survives_a_cut(place: Place, terminals: object) -> None:
+    with place.faulty(FaultScript(seed=1)) as proxy:
+        terminal = terminals(*SHELL)  # type: ignore[operator]
+        terminal.shows("here$")
+        terminal.type("seq 200 | less\n")
+        terminal.shows("1\n2\n3\n")
+        proxy.cut()
+        terminal.type(" ")  # typed while there is no connection
+        terminal.shows("24\n25\n26\n")
+        proxy.cut()
+        terminal.type("q")
+        terminal.type("echo typed on\n")
+        terminal.shows("typed on\n", not_="26\n")  # the alternate screen is left, the shell's is back
+        terminal.type("exit\n")
+        terminal.shows("left with 0")
+
+
+@needs_tmux
+def test_another_terminal_attaches_to_a_full_screen_program(place: Place, terminals: object) -> None:
+    first = terminals(*SHELL)  # type: ignore[operator]
+    first.shows("here$")
+    first.type("echo before\n")
+    first.shows("before\nhere$")
+    first.type("seq 200 | less\n")
+    first.shows("1\n2\n3\n")
+    job = job_of(place)
+    viewer = terminals("shell", "home", "--attach", job, "--read-only")  # type: ignore[operator]
+    viewer.shows("1\n2\n3\n")
+    viewer.type(" ")  # goes nowhere
+    second = terminals("shell", "home", "--attach", job)  # type: ignore[operator]
+    second.shows("1\n2\n3\n")
+    second.type(" ")
+    for each in (first, second, viewer):
+        each.shows("24\n25\n26\n")
+    second.type("q")
+    second.type("echo $((6*7))\n")
+    for each in (first, second, viewer):
+        each.shows("42\n", not_="26\n")
+    assert "before" in second.screen  # what the normal screen had
+    second.type("\n~.")
+    second.shows("Left running")
+    first.type("exit 3\n")
+    first.shows("left with 3")
+    viewer.shows("left with 3")
+
+
+def test_escapes_are_found_and_the_rest_goes_on() -> None:
+    keyboard = Keyboard()
+    assert keyboard.feed(b"a~.b") == (b"a~.b", False)
+    assert keyboard.feed(b"\r~") == (b"\r", False)
+    assert keyboard.feed(b"~x\r~?") == (b"~x\r", False)
+    assert keyboard.wants_help
+    assert keyboard.feed(b"\r~.rest") == (b"\r", True)
+    keyboard = Keyboard(keys("ctrl-p,ctrl-q"))
+    assert keyboard.feed(b"ab\x10") == (b"ab", False)
+    assert keyboard.feed(b"c\x10\x10\x11d") == (b"\x10c\x10", True)
+
+
+# --- tow run as a process ---
+
+
+def test_run_passes_streams_input_and_status(place: Place) -> None:
+    arguments = ("run", "home", "--", "sh", "-c", "cat; echo err >&2; exit 9")
+    done = tow(*arguments, home=place.home, stdin="in put\n", expect=9)
+    assert (done.stdout, done.stderr) == ("in put\n", "err\n")
+    assert tow("run", "home", "--", "nosuch", home=place.home, expect=127).stderr.count("\n") == 1
+    assert tow("run", "home", "--", "/etc/passwd", home=place.home, expect=126).stderr.count("\n") == 1
+
+
+def test_an_old_encoding_survives_chunk_boundaries(place: Place) -> None:
+    text = "统一码"
+    raw = text.encode("gbk")
+    script = "; ".join(f"printf '\\{byte:03o}'; sleep 0.05" for byte in raw)
+    done = tow("run", "home", "--encoding", "gbk", "--shell", script, home=place.home)
+    assert done.stdout == text
+    said = events(tow("run", "home", "--encoding", "gbk", "--json", "--shell", script, home=place.home).stdout)
+    assert "".join(each["data"] for each in said if each["event"] == "output") == text
+    assert len([each for each in said if each["event"] == "output"]) > 1
+
+
+def test_ctrl_c_is_the_remote_commands(place: Place) -> None:
+    script = "trap 'echo caught; exit 33' INT; echo ready; while :; do sleep 1; done"
+    client = subprocess.Popen(
+        [*TOW, "run", "home", "--json", "--", "sh", "-c", script],
+        stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment(place.home),
+    )  # fmt: skip
+    assert client.stdout is not None
+    for line in client.stdout:
+        if json.loads(line).get("data") == "ready\n":
+            break
+    client.send_signal(signal.SIGINT)
+    said = events(client.stdout.read().decode())
+    assert client.wait(DEADLINE) == 33
+    assert [each["event"] for each in said] == ["interrupt", "output", "exit"]
+    client.stdout.close()
+
+
+def test_a_second_ctrl_c_leaves_it_running(place: Place) -> None:
+    script = "trap : INT; echo ready; while :; do sleep 1; done"
+    client = subprocess.Popen(
+        [*TOW, "run", "home", "--json", "--on-disconnect", "kill", "--", "sh", "-c", script],
+        stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment(place.home),
+    )  # fmt: skip
+    assert client.stdout is not None
+    job = ""
+    for line in client.stdout:
+        said = json.loads(line)
+        job = said.get("job", job)
+        if said.get("data") == "ready\n":
+            client.send_signal(signal.SIGINT)
+        if said["event"] == "interrupt":
+            client.send_signal(signal.SIGINT)
+    assert client.wait(DEADLINE) == 130
+    client.stdout.close()
+    rows = {row["job"]: row for row in events(tow("jobs", "home", "--json", home=place.home).stdout)}
+    assert rows[job]["state"] == "running"  # whoever says goodbye has not lost the connection
+    tow("kill", "home", job, "--signal", "KILL", home=place.home)
+    tow("attach", "home", job, home=place.home, expect=137)
+
+
+def test_several_nodes_one_of_them_away(place: Place) -> None:
+    known = KnownNodes(str(place.home))
+    home = known.find("home")
+    from dataclasses import replace
+
+    for alias, address in (("web1", home.address), ("web2", home.address), ("away", "127.0.0.1:1")):
+        known.add(replace(home, alias=alias, address=address, addresses=(address,)), replace=True)
+    (place.home / "config.toml").write_text('[groups]\nweb = ["web1", "web2"]\n')
+    (place.home / "config.toml").chmod(0o600)
+    done = tow("run", "@web,away", "--give-up", "100ms", "--", "echo", "hi", home=place.home, expect=6)
+    assert sorted(line for line in done.stdout.splitlines() if "|" in line) == ["web1 | hi", "web2 | hi"]
+    assert "away" in done.stdout
+    done = tow("run", "@web", "--gather", "--", "sh", "-c", "echo same; exit 3", home=place.home, expect=3)
+    assert done.stdout.count("same") == 1
+    assert "--- web1, web2" in done.stdout
+    said = events(tow("run", "@web", "--json", "--", "true", home=place.home).stdout)
+    assert sorted(each["node"] for each in said if each["event"] == "host") == ["web1", "web2"]
+    assert os.path.isdir(place.home)
+
+
+def test_the_spool_sizes_are_checked(make_place: Made) -> None:
+    assert "not a size" in tow("serve", "--spool", "much", home="/nonexistent", expect=2).stderr

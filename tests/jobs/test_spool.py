@@ -1,0 +1,199 @@
+"""The log that one process writes and another reads; what a terminal has switched on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.jobs.kit import Made, collect, items
+from tests.kit import run, until
+
+from towline.base.errors import JournalFull
+from towline.client.jobs import Chunk, Missing
+from towline.journal import Gap, Record
+from towline.journal.spool import SpoolReader, SpoolWriter, last_record, remove_spool, spool_size
+from towline.services.jobs.modes import Modes, replayed
+
+KIB = 1024
+
+
+def read_all(reader: SpoolReader) -> list[object]:
+    found: list[object] = []
+    while items := reader.read():
+        found += [item.payload if isinstance(item, Record) else (item.from_.seq, item.to.seq) for item in items]
+    return found
+
+
+def test_a_reader_follows_a_writer_from_any_position(tmp_path: Path) -> None:
+    writer = SpoolWriter(str(tmp_path / "s"), 1 << 30, drop=False, clock=lambda: 1)
+    reader = SpoolReader(str(tmp_path / "s"))
+    assert reader.read() == []
+    payloads = [b"%d" % number * (number % 50) for number in range(500)]
+    for number, payload in enumerate(payloads):
+        assert writer.append(1, payload) == number + 1
+        if number % 7 == 0:
+            assert read_all(reader) == payloads[max(number - 6, 0) : number + 1]
+    for seq in (1, 2, 250, 500):
+        assert read_all(SpoolReader(str(tmp_path / "s"), seq)) == payloads[seq - 1 :]
+    assert read_all(SpoolReader(str(tmp_path / "s"), 900)) == []
+    last = last_record(str(tmp_path / "s"))
+    assert last is not None
+    assert (last.seq, last.payload) == (500, payloads[-1])
+    writer.close()
+    assert spool_size(str(tmp_path / "s")) == writer.size
+    remove_spool(str(tmp_path / "s"))
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_full_spool_waits_for_release_and_drops_only_what_is_released(tmp_path: Path) -> None:
+    writer = SpoolWriter(str(tmp_path / "s"), 64 * KIB, drop=False, clock=lambda: 1)
+    count = 0
+    with pytest.raises(JournalFull):
+        while True:
+            writer.append(1, b"x" * KIB)
+            count += 1
+    assert 50 <= count <= 64
+    reader = SpoolReader(str(tmp_path / "s"))
+    assert len(read_all(reader)) == count
+    writer.release(count // 2)
+    for _ in range(count // 2 - 16):
+        writer.append(1, b"y" * KIB)
+    assert writer.size <= 64 * KIB
+    assert spool_size(str(tmp_path / "s")) == writer.size
+    assert all(item == b"y" * KIB for item in read_all(reader))
+    late = read_all(SpoolReader(str(tmp_path / "s")))
+    assert isinstance(late[0], tuple)
+    assert late[0][0] == 1
+    assert late[0][1] <= count // 2 + 1
+    writer.close()
+
+
+def test_drop_oldest_names_what_is_gone(tmp_path: Path) -> None:
+    writer = SpoolWriter(str(tmp_path / "s"), 64 * KIB, drop=True, clock=lambda: 1)
+    slow = SpoolReader(str(tmp_path / "s"))
+    writer.append(1, b"first")
+    assert read_all(slow) == [b"first"]
+    for number in range(1000):
+        writer.append(1, b"%04d" % number + b"x" * KIB)
+        assert writer.size <= 64 * KIB
+    found = read_all(slow)
+    gaps = [item for item in found if isinstance(item, tuple)]
+    kept = [item for item in found if isinstance(item, bytes)]
+    assert len(gaps) == 1
+    assert gaps[0][1] - gaps[0][0] + len(kept) == 1000
+    assert kept[-1][:4] == b"0999"
+    writer.close()
+
+
+def test_a_torn_record_is_not_there_yet_and_damage_is_a_gap(tmp_path: Path) -> None:
+    writer = SpoolWriter(str(tmp_path / "s"), 64 * KIB, drop=False, clock=lambda: 1)
+    for number in range(6):
+        writer.append(1, bytes([number]) * 900)
+    path = tmp_path / "s" / f"{1:020d}.log"
+    reader = SpoolReader(str(tmp_path / "s"))
+    whole = path.read_bytes()
+    with open(path, "r+b") as file:
+        file.truncate(len(whole) - 1)
+    seen = read_all(reader)
+    assert len(seen) == 5
+    with open(path, "r+b") as file:  # now it is whole
+        file.write(whole)
+    seen += read_all(reader)
+    assert seen == [bytes([number]) * 900 for number in range(6)]
+    damaged = bytearray(whole)
+    damaged[1500] ^= 1  # in the second record
+    path.write_bytes(damaged)
+    while len(list((tmp_path / "s").iterdir())) == 1:
+        writer.append(1, b"later" * 100)
+    found = read_all(SpoolReader(str(tmp_path / "s")))
+    assert found[0] == bytes([0]) * 900
+    assert isinstance(found[1], tuple)
+    assert found[-1] == b"later" * 100
+    writer.close()
+
+
+def test_gap_items_have_both_ends(tmp_path: Path) -> None:
+    writer = SpoolWriter(str(tmp_path / "s"), 32 * KIB, drop=True, clock=lambda: 1)
+    for _ in range(100):
+        writer.append(1, b"x" * 900)
+    first = SpoolReader(str(tmp_path / "s"), 3).read()[0]
+    assert isinstance(first, Gap)
+    assert (first.from_.seq, first.reason) == (3, "retention")
+    writer.close()
+    os.close(os.open(tmp_path, os.O_RDONLY))
+
+
+# --- terminals ---
+
+
+@given(st.lists(st.integers(0, 60), max_size=8))
+def test_modes_are_found_however_the_bytes_are_split(cuts: list[int]) -> None:
+    data = b"a\x1b[?1049h\x1b[?1;2004hb\x1b=\x1b[?25l\x1b[31mc\x1b[?1000h\x1b[?1000l"
+    modes, at = Modes(), 0
+    for number, cut in enumerate(sorted(min(cut, len(data)) for cut in [*cuts, len(data)])):
+        modes.feed(number, data[at:cut])
+        at = cut
+    assert modes.restore() == b"\x1b[?1049h\x1b[H\x1b[2J\x1b[?1h\x1b[?25l\x1b[?2004h\x1b="
+    assert modes.undo() == b"\x1b[?1l\x1b[?25h\x1b[?2004l\x1b>\x1b[?1049l\x1b[0m"
+
+
+def test_a_reset_forgets_modes_and_the_tail_is_the_normal_screens() -> None:
+    modes = Modes()
+    modes.feed(1, b"$ vim\r\n")
+    modes.feed(2, b"\x1b[?1049h\x1b[?1h")
+    for seq in range(3, 100):
+        modes.feed(seq, b"x" * 5000)
+    assert modes.tail == (1, 2)
+    modes.feed(100, b"\x1b[?1049l")
+    modes.feed(101, b"\x1bc")
+    assert modes.restore() == b""
+    assert modes.tail == (1, 101)
+
+
+def test_old_output_asks_a_terminal_nothing() -> None:
+    asked = b"a\x1b[cb\x1b[>0qc\x1b[6nd\x1b]10;?\x07e\x1b[?1049hf\x1b[31mg\x1b[?u"
+    assert replayed(asked) == b"abcdef\x1b[31mg"
+
+
+# --- full spools, with real commands ---
+
+
+def test_block_makes_the_command_wait_and_nothing_is_lost(make_place: Made) -> None:
+    place = make_place("--spool-per-job", "1MiB")
+
+    async def go() -> None:
+        async with place.line() as line:
+            script = "head -c 8000000 /dev/zero | tr '\\0' x; echo done >&2"
+            job = await line.start(["sh", "-c", script], detach=True)
+            folder = str(place.jobs_folder / job.id)
+            await until(lambda: spool_size(folder) > 600_000)
+            row = (await line.jobs())[0]
+            assert row["state"] == "running"
+            got = await collect(line.job(job.id))  # a reader makes room
+            assert len(got["stdout"]) == 8_000_000
+            assert got["stderr"] == b"done\n"
+            assert spool_size(folder) <= 1024 * 1024 + 4096
+
+    run(go())
+
+
+def test_drop_oldest_lets_the_command_go_on_and_names_the_gap(make_place: Made) -> None:
+    place = make_place("--spool-per-job", "1MiB")
+
+    async def go() -> None:
+        async with place.line() as line:
+            options = {"overflow": "drop-oldest", "detach": True}
+            job = await line.start(["sh", "-c", "seq 1000000; exit 6"], **options)
+            again = line.job(job.id)
+            assert (await again.wait()).status == 6
+            found = await items(line.job(job.id))
+            assert isinstance(found[0], Missing)
+            assert found[0].reason == "retention"
+            rest = b"".join(each.data for each in found if isinstance(each, Chunk))
+            assert rest.endswith(b"\n999999\n1000000\n")
+            assert len(rest) < 1024 * 1024
+
+    run(go())
