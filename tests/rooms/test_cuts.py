@@ -84,8 +84,7 @@ async def _chaos(folder: Path, seed: int, *, count: int, kills: int) -> None:
                 for task in talking:
                     acknowledged |= await finished(task, PATIENCE)
                 assert len(acknowledged) == CLIENTS * count
-                for listener in listeners:
-                    await listener.until(lambda listener=listener: len(listener.items) >= CLIENTS * count)
+                await _all_heard(listeners, CLIENTS * count)
                 _same_everywhere(listeners, acknowledged)
                 assert proxy.stats.cuts > 0
                 assert all(line.mailing.pending == 0 for line in lines)
@@ -93,6 +92,18 @@ async def _chaos(folder: Path, seed: int, *, count: int, kills: int) -> None:
                     await listener.stop()
     finally:
         node.end()
+
+
+async def _all_heard(listeners: list[Listener], count: int) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while any(len(listener.items) < count for listener in listeners):
+                await _round()
+                for listener in listeners:
+                    assert not listener.task.done(), listener.task
+    except TimeoutError:
+        late = [each for each in listeners if len(each.items) < count]
+        raise AssertionError([(len(each.items), each.opened, each.room, each.task.get_stack()) for each in late])
 
 
 def _same_everywhere(listeners: list[Listener], acknowledged: dict[str, int]) -> None:

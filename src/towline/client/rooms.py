@@ -108,6 +108,18 @@ class Room:
         file: Fields | None = None,
     ) -> asyncio.Future[Cursor]:
         """The same without waiting: messages go out in the order of these calls."""
+        return self.post_with_id(text, kind=kind, ref=ref, id=id, file=file)[0]
+
+    def post_with_id(
+        self,
+        text: str,
+        *,
+        kind: str = "message",
+        ref: int = 0,
+        id: str | None = None,  # noqa: A002
+        file: Fields | None = None,
+    ) -> tuple[asyncio.Future[Cursor], str]:
+        """The same, and the id by which the message is known when it comes back."""
         ROOM_TEXT.check(len(utf8(text)), what="text of one message")
         id_ = encode(os.urandom(10)) if id is None else id
         ROOM_ID.check(len(utf8(id_)))
@@ -118,7 +130,7 @@ class Room:
             more["nick"] = self.nick
         if file is not None:
             more["file"] = file
-        return self._line.mailing.say(Unsent(id_, self.name, said(self.name, id_, kind, text, **more)))
+        return self._line.mailing.say(Unsent(id_, self.name, said(self.name, id_, kind, text, **more))), id_
 
     async def me(self, text: str) -> int:
         """Say what we do: `* ann waves`."""
@@ -150,7 +162,13 @@ class Room:
         """
         where, resumed, fruitless = position_of(since), False, 0
         while True:
-            request: Header = {"op": "follow", "room": self.name, "present": present, "create": create, "nick": self.nick}
+            request: Header = {
+                "op": "follow",
+                "room": self.name,
+                "present": present,
+                "create": create,
+                "nick": self.nick,
+            }
             channel = await self._line.channel({"service": "rooms", **request, **where})
             reports = _Reports(channel) if present else None
             try:

@@ -1,0 +1,145 @@
+"""What the screen shows, without a screen: rooms, messages with what became of them, people."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from dataclasses import dataclass, field, replace
+
+from towline.services.rooms.messages import Entry, Fields, Item, Missed, Signal
+
+TYPING_SHOWN = 4.0  # seconds
+
+
+@dataclass(slots=True)
+class Pending:
+    """Something of ours that is under way. `error`: it was refused, and why."""
+
+    id: str
+    text: str
+    kind: str
+    seq: int = 0
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Row:
+    """A message as it is shown: with its later edits. `mark` says what became of one of ours."""
+
+    item: Item
+    edited: bool = False
+    mark: str = ""
+    version: int = 0
+
+    @property
+    def seq(self) -> int:
+        """Where it stands."""
+        return self.item.seq if isinstance(self.item, Entry) else self.item.next.seq
+
+
+@dataclass(slots=True)
+class RoomModel:
+    """One room. `me` is our own name on the node."""
+
+    name: str
+    me: str = ""
+    topic: str = ""
+    rows: list[Row] = field(default_factory=list)
+    pending: dict[str, Pending] = field(default_factory=dict)
+    people: dict[str, Fields] = field(default_factory=dict)
+    typing: dict[str, float] = field(default_factory=dict)
+    unread: int = 0
+    first: int = 0  # the oldest seq that may still be had
+    joined: bool = False
+    notes: int = 0
+
+    @property
+    def last(self) -> int:
+        """The newest seq that we have."""
+        return self.rows[-1].seq if self.rows else 0
+
+    @property
+    def oldest(self) -> int:
+        """The oldest seq that we have."""
+        return self.rows[0].seq if self.rows else 0
+
+    def add(self, item: Item, *, seen: bool) -> None:
+        """A record or gap that has come."""
+        if isinstance(item, Missed):
+            self.rows.append(Row(item))
+            return
+        self.pending.pop(item.id, None)
+        self.typing.pop(item.sender, None)
+        if not self._changes(item):
+            self.rows.append(Row(item, mark="✓" if item.sender == self.me else ""))
+        if not seen and item.sender != self.me:
+            self.unread += 1
+
+    def prepend(self, items: list[Item]) -> None:
+        """Older records, in order."""
+        older = RoomModel(self.name, self.me)
+        for item in items:
+            older.add(item, seen=True)
+        changes = [
+            row.item for row in self.rows if isinstance(row.item, Entry) and row.item.kind in ("edit", "delete")
+        ]
+        self.rows[:0] = older.rows
+        for entry in changes:
+            self._changes(entry)
+
+    def find(self, seq: int) -> Row | None:
+        """The row of a message."""
+        index = bisect_left(self.rows, seq, key=lambda row: row.seq)
+        for row in self.rows[index : index + 2]:
+            if isinstance(row.item, Entry) and row.item.seq == seq:
+                return row
+        return None
+
+    def _changes(self, entry: Entry) -> bool:
+        """Apply an edit or deletion to the row it is about; true when there is nothing else to show."""
+        if entry.kind == "topic":
+            self.topic = entry.text
+        if entry.kind not in ("edit", "delete"):
+            return False
+        row = self.find(entry.ref)
+        if row is None or not isinstance(row.item, Entry):
+            return False
+        if entry.kind == "delete":
+            row.item = replace(row.item, text="", removed=True)
+        elif entry.sender == row.item.sender and not row.item.removed:
+            row.item = replace(row.item, text=entry.text)
+            row.edited = True
+        row.version += 1
+        return True
+
+    def hear(self, signal: Signal) -> bool:
+        """A signal; whether people changed."""
+        fields = signal.fields
+        match signal.signal:
+            case "people":
+                self.people = {str(each["who"]): each for each in fields.get("people", ())}
+            case "presence":
+                who = str(fields.get("who", ""))
+                if fields.get("state") == "left":
+                    self.people.pop(who, None)
+                else:
+                    self.people[who] = fields
+            case "typing":
+                self.typing[str(fields.get("who", ""))] = time.monotonic()
+                return False
+            case _:
+                return False
+        return True
+
+    def who_types(self) -> list[str]:
+        """Those who wrote a moment ago."""
+        now = time.monotonic()
+        self.typing = {who: at for who, at in self.typing.items() if now - at < TYPING_SHOWN}
+        return sorted(self.typing)
+
+    def last_of_mine(self) -> Row | None:
+        """Our newest message."""
+        for row in reversed(self.rows[-50:]):
+            if isinstance(row.item, Entry) and row.item.sender == self.me and row.item.kind in ("message", "me"):
+                return row
+        return None

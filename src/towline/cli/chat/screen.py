@@ -1,0 +1,460 @@
+"""The full-screen mode of `tow chat` (Textual): rooms, messages, people, and a line to write in."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from functools import partial
+from typing import ClassVar
+
+from rich.text import Text
+from textual import events, on
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from towline.base.errors import Exit, TowlineError
+from towline.base.text import printable
+from towline.cli.chat.commands import Commands
+from towline.cli.chat.model import Pending, RoomModel
+from towline.cli.chat.render import note_text, pending_text, row_text
+from towline.cli.chat.view import MessageView
+from towline.client.line import Connected, Line, LineEvent, Reconnecting
+from towline.client.rooms import Room, Since
+from towline.journal import Cursor
+from towline.services.rooms.messages import Entry, Item, Signal
+
+FIRST_PAGE = 200
+PAGE = 200
+ROOMS_SECONDS = 5.0
+RECEIPTS_SECONDS = 2.0
+TYPING_SECONDS = 2.0
+
+
+def run_screen(args: argparse.Namespace) -> int:
+    """Until the person leaves."""
+    from towline.cli.running import run_async
+
+    return run_async(_talk(args))
+
+
+async def _talk(args: argparse.Namespace) -> int:
+    from towline.client.connect import connect
+
+    async with connect(args.alias, give_up=args.give_up) as line:
+        app = ChatApp(line, args.room, nick=args.nick, since=args.since, light=args.light)
+        await app.run_async()
+        if app.ended_by is not None:
+            raise app.ended_by
+    return Exit.OK
+
+
+class ChatApp(App[None]):
+    """One line to a node, and the rooms that are open on it."""
+
+    CSS = """
+    #rooms { width: 16; height: 1fr; border: none; border-right: solid $panel; padding: 0; }
+    #people { width: 14; height: 1fr; border-left: solid $panel; padding: 0 0 0 1; }
+    #topic, #status { height: 1; background: $panel; color: $foreground; padding: 0 1; }
+    #words { height: 3; }
+    MessageView { padding: 0 1; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q", "quit", "Quit", priority=True),
+        Binding("ctrl+n", "next_room(1)", "Next room", priority=True),
+        Binding("ctrl+p", "next_room(-1)", "Previous room", priority=True),
+        Binding("pageup", "page(-1)", "Older", priority=True),
+        Binding("pagedown", "page(1)", "Newer", priority=True),
+        Binding("ctrl+t", "theme", "Light or dark", priority=True),
+    ]
+    ENABLE_COMMAND_PALETTE = False
+
+    def __init__(self, line: Line, room: str, *, nick: str = "", since: Since = None, light: bool = False) -> None:
+        super().__init__()
+        self.line = line
+        self.nick = nick
+        self.me = line.welcome.person if line.welcome is not None else ""
+        self.models: dict[str, RoomModel] = {}
+        self.handles: dict[str, Room] = {}
+        self.current = ""
+        self.ended_by: TowlineError | None = None
+        self.commands = Commands(self)
+        self._first_room, self._since, self._light = room, since, light
+        self._following: dict[str, asyncio.Task[None]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._own_notes: dict[str, list[tuple[int, Text]]] = {}  # (behind which seq, text)
+        self._link = "connected"
+        self._activity = ""
+        self._typed = 0.0
+        self._here = True
+        self._loading = False
+        self._delivered: dict[tuple[str, int], str] = {}
+
+    # --- the screen ---
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="topic", markup=False)
+        with Horizontal():
+            yield OptionList(id="rooms")
+            with Vertical():
+                yield MessageView(id="messages")
+            yield Static("", id="people", markup=False)
+        yield Static("", id="status", markup=False)
+        yield Input(placeholder="write, or /help", id="words")
+
+    async def on_mount(self) -> None:
+        self.theme = "textual-light" if self._light else "textual-dark"
+        self.query_one("#rooms", OptionList).can_focus = False
+        self.query_one("#words", Input).focus()
+        self.line.on_event = self._on_line
+        self.line.on_refused = lambda message, error: self.note(f"{error.sentence} ({message.room})", message.room)
+        self.set_interval(ROOMS_SECONDS, lambda: self.work(self._look_at_rooms()))
+        self.set_interval(RECEIPTS_SECONDS, lambda: self.work(self._look_at_receipts()))
+        self.set_interval(1.0, self._show_status)
+        self.open_room(self._first_room, self._since)
+        self.work(self._look_at_rooms())
+        _ = self.line.mailing  # what an earlier start left is sent now
+
+    async def on_unmount(self) -> None:
+        tasks = [*self._following.values(), *self._background]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def on_resize(self, event: events.Resize) -> None:
+        narrow = event.size.width < 60
+        self.query_one("#people").display = not narrow
+        self.query_one("#rooms").display = event.size.width >= 45
+
+    def on_app_blur(self) -> None:
+        self.present(False)
+
+    def on_app_focus(self) -> None:
+        self.present(True)
+
+    def present(self, here: bool) -> None:
+        """Whether a person is at the screen."""
+        if here != self._here:
+            self._here = here
+            for handle in self.handles.values():
+                handle.away(not here)
+            if here:
+                self._mark_read()
+
+    # --- rooms ---
+
+    def open_room(self, name: str, since: Since = None) -> None:
+        """Show a room; follow it, if it is not followed yet."""
+        model = self.models.setdefault(name, RoomModel(name, self.me))
+        self.current = name
+        if name not in self._following:
+            handle = self.handles[name] = self.line.room(name)
+            handle.nick = self.nick
+            model.joined = True
+            task = self._following[name] = asyncio.create_task(self._follow(handle, model, since))
+            task.add_done_callback(partial(self._follow_ended, name))
+        model.unread = 0
+        self.show_all()
+        self._mark_read()
+
+    def leave_room(self, name: str) -> None:
+        """Follow it no more."""
+        task = self._following.pop(name, None)
+        if task is not None:
+            task.cancel()
+        self.handles.pop(name, None)
+        self.models.pop(name, None)
+        others = [each for each in self.models if self.models[each].joined]
+        if not others:
+            self.exit()
+        elif self.current == name:
+            self.open_room(others[0])
+        self.show_rooms()
+
+    @property
+    def model(self) -> RoomModel:
+        """The room that is shown."""
+        return self.models[self.current]
+
+    @property
+    def handle(self) -> Room:
+        """The same, for saying and asking."""
+        return self.handles[self.current]
+
+    async def _follow(self, handle: Room, model: RoomModel, since: Since) -> None:
+        info = await handle.join()
+        model.topic, model.first = str(info["topic"]), int(info["first"])
+        if since is None:
+            since = Cursor(int(info["epoch"]), max(int(info["first"]), int(info["last"]) - FIRST_PAGE + 1))
+        behind = int(info["last"])
+        async for item in handle.follow(
+            since, create=True, on_signal=partial(self._on_signal, model), on_open=lambda _: self._connected()
+        ):
+            shown = model.name == self.current and self._here
+            model.add(item, seen=shown or item.next.seq <= behind + 1)
+            if model.name == self.current:
+                self.call_later(self.show_messages)
+                self.call_later(self._mark_read)
+            else:
+                self.call_later(self.show_rooms)
+
+    def _follow_ended(self, name: str, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if self._following.get(name) is task:
+            del self._following[name]
+        if isinstance(error, TowlineError):
+            if len(self.models) > 1 and name in self.models:
+                self.models.pop(name)
+                self.handles.pop(name, None)
+                self.open_room(next(iter(self.models)))
+                self.note(f"{name}: {error.sentence}")
+            else:
+                self.ended_by = error
+                self.exit()
+
+    async def load_older(self) -> None:
+        """The page before what is shown."""
+        model, handle = self.model, self.handle
+        if self._loading or not model.rows or model.oldest <= max(model.first, 1):
+            return
+        self._loading = True
+        try:
+            begin = max(model.oldest - PAGE, model.first, 1)
+            older: list[Item] = [item async for item in handle.history(begin, until=model.oldest)]
+            model.prepend([item for item in older if isinstance(item, Entry)])
+            if not older:
+                model.first = model.oldest
+            if model is self.model:
+                self.show_messages(keep_place=True)
+        finally:
+            self._loading = False
+
+    async def _look_at_rooms(self) -> None:
+        for row in await self.line.rooms():
+            name = str(row["room"])
+            model = self.models.get(name)
+            if model is None:
+                model = self.models[name] = RoomModel(name, self.me)
+            if not model.joined:
+                model.unread = max(int(row["last"]) - int(row["read"]), 0)
+        self.show_rooms()
+
+    async def _look_at_receipts(self) -> None:
+        row = self.model.last_of_mine() if self.current in self.models else None
+        if row is None or self._link != "connected" or len(self.model.people) < 2:
+            return
+        found = await self.handle.receipts(row.seq)
+        count, read = int(found["delivered"]), len(found["read"])
+        mark = f"✓✓{count}" + (f" read {read}" if read else "") if count else "✓"
+        if row.mark != mark:
+            row.mark = mark
+            self.show_messages()
+
+    # --- what comes ---
+
+    def _on_signal(self, model: RoomModel, signal: Signal) -> None:
+        if model.hear(signal) and model.name == self.current:
+            self.show_people()
+        self._show_status()
+
+    def _on_line(self, event: LineEvent) -> None:
+        match event:
+            case Reconnecting(attempt, wait, error):
+                self._link = f"reconnecting ({attempt}) in {wait:.0f} s: {printable(error.sentence, limit=60)}"
+            case Connected():
+                self._connected()
+        self.call_later(self._show_status)
+
+    def _connected(self) -> None:
+        self._link = "connected"
+
+    # --- what goes ---
+
+    def say(self, text: str, *, kind: str = "message", room: str = "", **more: object) -> None:
+        """Say it; until it has its place in the room it is shown as pending."""
+        name = room or self.current
+        handle = self.handles.get(name) or self.line.room(name)
+        handle.nick = self.nick
+        future, id_ = handle.post_with_id(text, kind=kind, **more)  # type: ignore[arg-type]
+        model = self.models.get(name)
+        if model is not None and kind in ("message", "me"):
+            pending = model.pending[id_] = Pending(id_, text, kind)
+            future.add_done_callback(partial(self._answered, model, pending))
+        else:
+            future.add_done_callback(partial(self._answered, model, None))
+        self.show_messages()
+
+    def _answered(self, model: RoomModel | None, pending: Pending | None, done: asyncio.Future[Cursor]) -> None:
+        if done.cancelled() or not self.is_running:
+            return
+        error = done.exception()
+        if error is None:
+            if pending is not None:
+                pending.seq = done.result().seq
+        elif pending is not None and isinstance(error, TowlineError) and not error.retryable:
+            pending.error = error.sentence
+        else:
+            self.note(str(error))
+        if model is not None and model.name == self.current:
+            self.show_messages()
+
+    @on(Input.Changed, "#words")
+    def _changed(self, event: Input.Changed) -> None:
+        now = time.monotonic()
+        if event.value and not event.value.startswith("/") and now - self._typed > TYPING_SECONDS:
+            self._typed = now
+            if self.current in self.handles:
+                self.handle.typing()
+        self.present(True)
+
+    @on(Input.Submitted, "#words")
+    def _submitted(self, event: Input.Submitted) -> None:
+        text = event.value
+        event.input.value = ""
+        if not text.strip():
+            return
+        self.query_one(MessageView).scroll_end(animate=False, immediate=True)
+        try:
+            if text.startswith("/") and not text.startswith("//"):
+                self.commands.run(text)
+            else:
+                self.say(text[1:] if text.startswith("//") else text)
+        except TowlineError as error:
+            self.note(error.sentence)
+
+    @on(OptionList.OptionSelected, "#rooms")
+    def _chosen(self, event: OptionList.OptionSelected) -> None:
+        if event.option_id is not None:
+            self.open_room(event.option_id)
+        self.query_one("#words", Input).focus()
+
+    @on(MessageView.AtTop)
+    def _at_top(self) -> None:
+        self.work(self.load_older())
+
+    def work(self, doing: object) -> None:
+        """Do something that waits; what goes wrong is said on the screen."""
+        task = asyncio.ensure_future(doing)  # type: ignore[call-overload]
+        self._background.add(task)
+        task.add_done_callback(self._worked)
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and isinstance(error := task.exception(), TowlineError) and not error.retryable:
+            self.note(error.sentence)
+
+    # --- keys ---
+
+    def action_next_room(self, step: int) -> None:
+        names = [name for name in sorted(self.models) if self.models[name].joined]
+        self.open_room(names[(names.index(self.current) + step) % len(names)])
+
+    def action_page(self, step: int) -> None:
+        view = self.query_one(MessageView)
+        view.scroll_relative(y=step * max(view.size.height - 2, 1), animate=False)
+        if step < 0 and view.scroll_offset.y <= 0:
+            self.work(self.load_older())
+
+    def action_theme(self) -> None:
+        self.theme = "textual-dark" if self.theme == "textual-light" else "textual-light"
+
+    # --- drawing ---
+
+    def note(self, text: str, room: str = "") -> None:
+        """Tell our own person something, in the room that is shown."""
+        name = room if room in self.models else self.current
+        model = self.models.get(name)
+        behind = model.last if model is not None else 0
+        notes = self._own_notes.setdefault(name, [])
+        notes += [(behind, note_text(f"· {printable(line)}")) for line in text.split("\n")]
+        if self.is_running:
+            self.show_messages()
+
+    def activity(self, text: str) -> None:
+        """What goes on beside: a transfer."""
+        self._activity = text
+        self._show_status()
+
+    def show_all(self) -> None:
+        self.show_rooms()
+        self.show_messages()
+        self.show_people()
+        self._show_status()
+
+    def show_rooms(self) -> None:
+        if not self.is_running or not self.screen.query("#rooms"):
+            return
+        rooms = self.query_one("#rooms", OptionList)
+        names = sorted(self.models)
+        options = [Option(self._room_label(self.models[name]), id=name) for name in names]
+        if [str(rooms.get_option_at_index(index).prompt) for index in range(rooms.option_count)] != [
+            str(option.prompt) for option in options
+        ]:
+            rooms.clear_options()
+            rooms.add_options(options)
+        if self.current in names:
+            rooms.highlighted = names.index(self.current)
+
+    @staticmethod
+    def _room_label(model: RoomModel) -> Text:
+        name = printable(model.name, limit=12)
+        style = "" if model.joined else "dim"
+        return Text(
+            f"{name} {min(model.unread, 999)}" if model.unread else name, style="bold" if model.unread else style
+        )
+
+    def show_messages(self, *, keep_place: bool = False) -> None:
+        if not self.is_running or self.current not in self.models:
+            return
+        model = self.model
+        notes = list(self._own_notes.get(self.current, ()))
+        blocks: list[tuple[object, Text]] = []
+
+        def notes_upto(seq: float) -> None:
+            while notes and notes[0][0] < seq:
+                blocks.append((("note", id(notes[0][1])), notes.pop(0)[1]))
+
+        for row in model.rows:
+            notes_upto(row.seq)
+            key = (self.current, row.seq, row.version, row.mark)
+            blocks.append((key, row_text(row, self.me)))
+        notes_upto(float("inf"))
+        blocks += [
+            ((pending.id, pending.seq, pending.error), pending_text(pending, self.me))
+            for pending in model.pending.values()
+        ]
+        self.query_one(MessageView).show(blocks, keep_place=keep_place)
+        topic = f"{printable(model.name)}  {printable(model.topic)}"
+        self.query_one("#topic", Static).update(Text(topic, no_wrap=True, overflow="ellipsis"))
+
+    def show_people(self) -> None:
+        if not self.is_running or self.current not in self.models:
+            return
+        text = Text(no_wrap=True, overflow="ellipsis")
+        for name in sorted(self.model.people):
+            away = self.model.people[name].get("state") == "away"
+            text.append(f"{'○' if away else '●'} {printable(name, limit=11)}\n", "dim" if away else "")
+        self.query_one("#people", Static).update(text)
+
+    def _show_status(self) -> None:
+        if not self.is_running or not self.screen.query("#status"):
+            return
+        parts = [self._link]
+        if self.line.mailing.pending:
+            parts.append(f"{self.line.mailing.pending} pending")
+        if self.current in self.models and (typing := self.model.who_types()):
+            parts.append(f"{', '.join(printable(name, limit=20) for name in typing[:3])} writing …")
+        if self._activity:
+            parts.append(self._activity)
+        self.query_one("#status", Static).update(Text("  ".join(parts), no_wrap=True, overflow="ellipsis"))
+
+    def _mark_read(self) -> None:
+        model = self.models.get(self.current)
+        if model is not None and model.rows and self._here and self.current in self.handles:
+            model.unread = 0
+            self.handle.mark_read(model.last)

@@ -1,0 +1,270 @@
+"""The full-screen client, driven by Textual's Pilot, against a real node."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from tests.kit import joined, run, serving, until
+from tests.rooms.kit import Listener
+from textual.pilot import Pilot
+from textual.widgets import Input, OptionList, Static
+
+import towline
+from towline.cli.chat.screen import ChatApp
+from towline.cli.chat.view import MessageView
+from towline.node import Node
+
+
+def shown(app: ChatApp) -> str:
+    """The messages as they stand on the screen."""
+    view = app.query_one(MessageView)
+    return "\n".join(view.render_line(y).text.rstrip() for y in range(view.size.height))
+
+
+def text_of(app: ChatApp, selector: str) -> str:
+    return str(app.query_one(selector, Static).visual)
+
+
+async def write(pilot: Pilot[None], text: str) -> None:
+    pilot.app.query_one("#words", Input).value = text
+    await pilot.press("enter")
+
+
+@asynccontextmanager
+async def screen(
+    node: Node, home: Path, name: str, room: str = "lobby", **options: object
+) -> AsyncIterator[tuple[ChatApp, Pilot[None]]]:
+    if not (home / "nodes.json").exists():
+        await joined(node, home, name, str(options.pop("can", "chat,read,write")))
+    async with towline.connect("home", home=str(home)) as line:
+        app = ChatApp(line, room, light=bool(options.get("light")))
+        async with app.run_test(size=(80, 24)) as pilot:
+            await until(lambda: app.models[room].people, "it is open")
+            yield app, pilot
+
+
+async def sees(app: ChatApp, pilot: Pilot[None], *texts: str) -> None:
+    async def look() -> None:
+        await pilot.pause()
+
+    for text in texts:
+        for _ in range(400):
+            if text in shown(app):
+                break
+            await until(lambda: True)
+            await look()
+        assert text in shown(app), f"{text!r} in\n{shown(app)}"
+
+
+def test_two_people_talk_at_80_by_24(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data", room_grace=0.0) as node:
+            await joined(node, tmp_path / "bob", "bob")
+            async with (
+                screen(node, tmp_path / "ann", "ann") as (app, pilot),
+                towline.connect("home", home=str(tmp_path / "bob")) as bob,
+            ):
+                other = Listener(bob.room("lobby"))
+                await other.ready()
+                await write(pilot, "hello from the screen")
+                await other.until(lambda: other.texts == ["hello from the screen"])
+                await sees(app, pilot, "ann: hello from the screen ✓")
+                await bob.room("lobby").say("你好，世界 🎉 שלום")
+                await bob.room("lobby").say("\x1b[2Jgone\x07 \u202eevil")
+                await bob.room("lobby").me("waves")
+                await sees(app, pilot, "你好，世界 🎉 שלום", r"\x1b[2Jgone\x07 \u202eevil", "* bob waves")
+                assert "\x1b" not in shown(app)
+                assert "● ann" in text_of(app, "#people")
+                assert "● bob" in text_of(app, "#people")
+                assert text_of(app, "#status").startswith("connected")
+                await bob.room("lobby").edit(3, "better")
+                await bob.room("lobby").delete(2)
+                await sees(app, pilot, "bob: better (edited)", "bob: (removed)")
+                other.room.away(True)
+                await until(lambda: "○ bob" in text_of(app, "#people"))
+                await other.stop()
+                await until(lambda: "bob" not in text_of(app, "#people"))
+                for y in range(24):
+                    line = "".join(segment.text for segment in app.screen._compositor.render_strips()[y])
+                    assert cell_len(line) == 80
+
+    run(work())
+
+
+def test_every_slash_command_answers(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            async with screen(node, tmp_path / "ann", "ann", can="admin") as (app, pilot):
+                await joined(node, tmp_path / "bob", "bob")
+                await write(pilot, "/nonsense")
+                await sees(app, pilot, "There is no command /nonsense")
+                await write(pilot, "/me looks around")
+                await sees(app, pilot, "* ann looks around")
+                await write(pilot, "/nick Annie")
+                await write(pilot, "now with a nick")
+                await sees(app, pilot, "Annie (ann): now with a nick")
+                await write(pilot, "/edit 2 changed")
+                await sees(app, pilot, "changed (edited)")
+                await write(pilot, "//not a command")
+                await sees(app, pilot, "/not a command")
+                await write(pilot, "/search looks")
+                await sees(app, pilot, "1 found")
+                await write(pilot, "/receipts 1")
+                await sees(app, pilot, "1: accepted, delivered to 0")
+                await write(pilot, "/topic what it is about")
+                await until(lambda: "what it is about" in text_of(app, "#topic"))
+                await write(pilot, "/mute bob 1h")
+                await sees(app, pilot, "bob was muted by ann")
+                await write(pilot, "/unmute bob")
+                await sees(app, pilot, "bob may write again")
+                await write(pilot, "/remove 1")
+                await sees(app, pilot, "ann: (removed)")
+                await write(pilot, "/who")
+                await sees(app, pilot, "ann (here)")
+                await write(pilot, "/away")
+                await until(lambda: "○ ann" in text_of(app, "#people"))
+                await write(pilot, "/keep 30d")
+                await write(pilot, "/help")
+                await sees(app, pilot, "/quit")
+                await write(pilot, "/msg bob psst")
+                await sees(app, pilot, "psst ✓")
+                assert app.current == "@bob"
+                await write(pilot, "/join den private")
+                await until(lambda: app.current == "den" and app.models["den"].people)
+                await write(pilot, "/invite bob")
+                await write(pilot, "/private off")
+                await write(pilot, "/invite nobody")
+                await sees(app, pilot, "Nobody with the name 'nobody'")
+                assert app.query_one("#rooms", OptionList).option_count == 3
+                await write(pilot, "/leave")
+                assert app.current != "den"
+                await pilot.press("ctrl+n")
+                await pilot.press("ctrl+t")
+                assert app.theme == "textual-light"
+                await write(pilot, "/quit")
+
+    run(work())
+
+
+def test_unread_counts_and_history_by_scrolling(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            home = await joined(node, tmp_path / "bob", "bob")
+            async with towline.connect("home", home=home) as bob:
+                futures = [bob.room("lobby").post(f"number {each}") for each in range(450)]
+                await futures[-1]
+                async with screen(node, tmp_path / "ann", "ann") as (app, pilot):
+                    await sees(app, pilot, "number 449")
+                    assert app.model.oldest == 251
+                    for _ in range(60):
+                        await pilot.press("pageup")
+                        if app.model.oldest == 1 and "number 0" in shown(app):
+                            break
+                        await pilot.pause()
+                    await sees(app, pilot, "number 0")
+                    assert [row.seq for row in app.model.rows] == list(range(1, 451))
+                    await write(pilot, "/join other")
+                    await until(lambda: app.current == "other" and app.models["other"].people)
+                    await bob.room("lobby").say("one")
+                    await bob.room("lobby").say("two")
+                    await until(lambda: app.models["lobby"].unread == 2)
+                    await pilot.pause()
+                    prompts = [str(option.prompt) for option in app.query_one("#rooms", OptionList).options]
+                    assert prompts == ["lobby 2", "other"]
+                    app.open_room("lobby")
+                    await sees(app, pilot, "two")
+                    assert app.models["lobby"].unread == 0
+
+    run(work())
+
+
+def test_files_go_by_send_and_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            source = tmp_path / "report.txt"
+            source.write_text("contents" * 1000)
+            async with screen(node, tmp_path / "ann", "ann") as (app, pilot):
+                await write(pilot, "/send /no/such/file")
+                await sees(app, pilot, "There is no file")
+                await write(pilot, f"/send {source}")
+                await sees(app, pilot, "report.txt [7.8 KiB; /get 1]")
+            async with screen(node, tmp_path / "bob", "bob") as (app, pilot):
+                await sees(app, pilot, "/get 1")
+                await write(pilot, "/get 1")
+                await sees(app, pilot, "report.txt is here")
+                assert (tmp_path / "work" / "report.txt").read_text() == source.read_text()
+                line = app.line
+                await line.room("lobby").say("x", file={"name": "x", "path": "files/chat/..", "bytes": 1})
+                await sees(app, pilot, "/get 2")
+                await write(pilot, "/get 2")
+                await sees(app, pilot, "no name to keep a file under")
+
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    run(work())
+
+
+def test_a_cut_is_seen_and_what_is_pending_too(tmp_path: Path) -> None:
+    async def work() -> None:
+        node = Node(towline.NodeConfig(str(tmp_path / "data"), listen="127.0.0.1:0"))
+        await node.start()
+        address = node.listening.address
+        async with screen(node, tmp_path / "ann", "ann") as (app, pilot):
+            await node.stop(drain=0)
+            await until(lambda: "reconnecting" in text_of(app, "#status"))
+            await write(pilot, "said in the dark")
+            await sees(app, pilot, "said in the dark ⧗")
+            node = Node(towline.NodeConfig(str(tmp_path / "data"), listen=address))
+            await node.start()
+            await sees(app, pilot, "said in the dark ✓")
+            await until(lambda: text_of(app, "#status").startswith("connected"))
+        await node.stop(drain=0)
+
+    run(work())
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_pictures_for_the_readme(tmp_path: Path, theme: str) -> None:
+    """`TOWLINE_PICTURES=docs/images` keeps them."""
+
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            await joined(node, tmp_path / "bob", "bob")
+            await joined(node, tmp_path / "mei", "mei")
+            async with (
+                towline.connect("home", home=str(tmp_path / "bob")) as bob,
+                towline.connect("home", home=str(tmp_path / "mei")) as mei,
+                screen(node, tmp_path / "ann", "ann", light=theme == "light") as (app, pilot),
+            ):
+                others = [Listener(bob.room("lobby")), Listener(mei.room("lobby"))]
+                for other in others:
+                    await other.ready()
+                await bob.room("ops").join()
+                await bob.room("lobby").topic("The release goes out today")
+                await bob.room("lobby").say("The build is green. 🎉")
+                await mei.room("lobby").say("太好了！我来发布。")
+                await write(pilot, "Nothing was lost when my train went into the tunnel.")
+                await bob.room("lobby").me("pours coffee")
+                await mei.room("lobby").say("release-notes.md", file={
+                    "name": "release-notes.md", "path": "files/chat/x/release-notes.md", "bytes": 4213,
+                })  # fmt: skip
+                await bob.room("lobby").say("\x1b[31mnot red\x1b[0m")
+                others[1].room.away(True)
+                await bob.room("ops").say("deploying")
+                await sees(app, pilot, "not red", "✓")
+                await app._look_at_rooms()
+                await until(lambda: "○ mei" in text_of(app, "#people"))
+                await pilot.pause()
+                picture = app.export_screenshot(title=f"tow chat home ({theme})")
+                assert "太好了" in picture
+                if folder := os.environ.get("TOWLINE_PICTURES"):
+                    Path(folder, f"chat-{theme}.svg").write_text(picture)
+                for other in others:
+                    await other.stop()
+
+    run(work())
