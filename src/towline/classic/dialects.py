@@ -14,7 +14,10 @@ _STREAMS: tuple[Over, ...] = ("tcp", "unix")
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One row of the table. In `wire`, `>` is what the client sends, `<` what the server answers; a kind of request, a line."""
+    """One row of the table.
+
+    In `wire`, `>` is what the client sends and `<` what the server answers; each kind of request has a line.
+    """
 
     name: str
     over: tuple[Over, ...]
