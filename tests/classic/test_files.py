@@ -321,8 +321,11 @@ def test_our_client_downloads_from_the_tutorials_server(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             talker.fetch("c", str(tmp_path / "three"))
         assert talker.in_step
+        (tmp_path / "into").mkdir()
+        assert talker.fetch("a", str(tmp_path / "into")).name == str(tmp_path / "into" / "a")
+    assert (tmp_path / "into" / "a").read_bytes() == CONTENT
     assert (tmp_path / "one").read_bytes() == CONTENT
-    assert sorted(os.listdir(tmp_path)) == ["one", "two"]
+    assert sorted(os.listdir(tmp_path)) == ["into", "one", "two"]
     assert (len(CONTENT), len(CONTENT)) in progress
 
 
