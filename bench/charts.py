@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.harness import short
 
-_WIDTH, _LABEL, _BAR, _STEP = 860, 270, 430, 24
+_WIDTH, _LABEL, _BAR, _STEP = 860, 270, 380, 24
 _STYLE = """<style>
 text { font: 13px system-ui, sans-serif; fill: #1f2328 } .title { font-weight: 600; font-size: 15px }
 .quiet { fill: #59636e; font-size: 12px } .own { fill: #0969da } .other { fill: #9aa4af } .spread { stroke: #59636e }
@@ -32,7 +32,7 @@ def chart(rows: list[dict[str, Any]]) -> str:
 def _panel(body: list[str], row: dict[str, Any], y: int) -> int:
     """Draw one row from `y` on; returns where the next one begins."""
     better = "more is better" if row["better"] == "higher" else "less is better"
-    title = f'{escape(row["case"])}<tspan class="quiet"> · {escape(row["unit"])}, {better}</tspan>'
+    title = f'{escape(row["case"])}<tspan class="quiet" dx="8">{escape(row["unit"])}, {better}</tspan>'
     body.append(f'<text class="title" x="8" y="{y + 16}">{title}</text>')
     y += 28
     top = max(each["most"] for each in row["contenders"]) or 1.0
@@ -53,4 +53,4 @@ def _panel(body: list[str], row: dict[str, Any], y: int) -> int:
 def _ratio(each: dict[str, Any]) -> str:
     if each["name"] == "towline" or "ratio" not in each:
         return ""
-    return f'<tspan class="quiet">  (towline is {each["ratio"]:.2g} ×)</tspan>'
+    return f'<tspan class="quiet" dx="8">(towline is {each["ratio"]:.2g} ×)</tspan>'
