@@ -6,26 +6,25 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from towline.base.errors import IsADirectory, NotFound, PathRefused, PeerError, TowlineError, UsageError
 from towline.base.oserrors import oserrors
 from towline.base.text import printable
 from towline.client.events import Done, TransferEvent
-from towline.client.get import Get
 from towline.client.placement import Placements
-from towline.client.put import Put, tree_source
 from towline.client.reach import Reach
-from towline.client.transfer import Options
 from towline.protocol.codec import Header
 from towline.protocol.table import Class
-from towline.services.files.digests import DigestCache
 from towline.services.files.local import Local, local_source, local_target
 from towline.services.files.messages import decode_rows
 from towline.services.files.plan import totals
-from towline.services.files.sinks import OpenParts, Sink, StreamSink, TreeSink
-from towline.services.files.sources import StreamSource
 from towline.services.files.tree import Root, Stat
+
+# The engine is imported where a transfer begins: a short verb like `ls` is done before it would be loaded.
+if TYPE_CHECKING:
+    from towline.client.transfer import Options
+    from towline.services.files.sinks import Sink
 
 _LOOKING = ("stat", "shares")
 _LOOKS = 4
@@ -88,6 +87,9 @@ class FileVerbs(Reach):
 
         Failures of single files are in the result; what ends everything is raised.
         """
+        from towline.client.put import Put, tree_source
+        from towline.client.transfer import Options
+
         options = options or Options()
         source = await asyncio.to_thread(local_source, local, portable=not options.any_names)
         source.root.close()
@@ -107,6 +109,10 @@ class FileVerbs(Reach):
         self, fd: int, remote: str, *, options: Options | None = None, on_event: Listener = _silent
     ) -> Done:
         """Upload what `fd` gives until its end, under the name SHARE/PATH."""
+        from towline.client.put import Put
+        from towline.client.transfer import Options
+        from towline.services.files.sources import StreamSource
+
         share, path = split_share(remote)
         name = path.rstrip("/").rpartition("/")[2]
         if not name or path.endswith("/"):
@@ -120,6 +126,11 @@ class FileVerbs(Reach):
         self, remote: str, local: str, *, options: Options | None = None, on_event: Listener = _silent
     ) -> Done:
         """Download a file or a folder, as cp(1) would place it; resumes, verifies."""
+        from towline.client.get import Get
+        from towline.client.transfer import Options
+        from towline.services.files.digests import DigestCache
+        from towline.services.files.sinks import OpenParts, TreeSink
+
         options = options or Options()
         share, path = split_share(remote)
         info = await self.stat(remote)
@@ -145,6 +156,10 @@ class FileVerbs(Reach):
         self, remote: str, fd: int, *, options: Options | None = None, on_event: Listener = _silent
     ) -> Done:
         """Download one file to `fd`, in order."""
+        from towline.client.get import Get
+        from towline.client.transfer import Options
+        from towline.services.files.sinks import StreamSink
+
         share, path = split_share(remote)
         if (await self.stat(remote)).kind != "file":
             raise IsADirectory("Only a file can be written to standard output.")
