@@ -305,12 +305,13 @@ class ChatApp(App[None]):
 
     @on(Input.Changed, "#words")
     def _changed(self, event: Input.Changed) -> None:
-        now = time.monotonic()
-        if event.value and not event.value.startswith("/") and now - self._typed > TYPING_SECONDS:
-            self._typed = now
-            if self.current in self.handles:
-                self.handle.typing()
+        if not event.value or event.value.startswith("/"):
+            return
         self.present(True)
+        now = time.monotonic()
+        if now - self._typed > TYPING_SECONDS and self.current in self.handles:
+            self._typed = now
+            self.handle.typing()
 
     @on(Input.Submitted, "#words")
     def _submitted(self, event: Input.Submitted) -> None:
@@ -318,7 +319,7 @@ class ChatApp(App[None]):
         event.input.value = ""
         if not text.strip():
             return
-        self.query_one(MessageView).scroll_end(animate=False, immediate=True)
+        self.query_one(MessageView).to_end()
         try:
             if text.startswith("/") and not text.startswith("//"):
                 self.commands.run(text)

@@ -25,6 +25,7 @@ class MessageView(ScrollView, can_focus=False):
         self._wrapped: dict[object, list[Strip]] = {}
         self._lines: list[Strip] = []
         self._width = 0
+        self._stick = True  # the newest line stays in sight; until somebody scrolls up
         self._wrapper = Console(width=80, color_system="truecolor", force_terminal=True)
 
     @property
@@ -34,15 +35,20 @@ class MessageView(ScrollView, can_focus=False):
 
     def show(self, blocks: list[tuple[object, Text]], *, keep_place: bool = False) -> None:
         """Show these. With `keep_place` what is in sight stays in sight although something comes before it."""
-        stick = self.at_end and not keep_place
         before = len(self._lines)
         self._blocks = blocks
         self._layout()
-        if stick:
-            self.scroll_end(animate=False, immediate=True)
-        elif keep_place:
-            self.scroll_to(y=self.scroll_offset.y + len(self._lines) - before, animate=False, immediate=True)
+        if keep_place:
+            place = self.scroll_offset.y + len(self._lines) - before
+            self.call_after_refresh(lambda: self.scroll_to(y=place, animate=False, immediate=True))
+        elif self._stick:
+            self.to_end()
         self.refresh()
+
+    def to_end(self) -> None:
+        """Show the newest line, and go on doing so."""
+        self._stick = True
+        self.call_after_refresh(lambda: self.scroll_end(animate=False, immediate=True) if self._stick else None)
 
     def _layout(self) -> None:
         width = max(self.scrollable_content_region.width, 10)
@@ -63,10 +69,9 @@ class MessageView(ScrollView, can_focus=False):
         self.virtual_size = Size(width, len(self._lines))
 
     def on_resize(self, event: events.Resize) -> None:
-        stick = self.at_end
         self._layout()
-        if stick:
-            self.scroll_end(animate=False, immediate=True)
+        if self._stick:
+            self.to_end()
 
     def render_line(self, y: int) -> Strip:
         """One line of the screen."""
@@ -79,5 +84,7 @@ class MessageView(ScrollView, can_focus=False):
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
+        if new_value < old_value or self.at_end:
+            self._stick = self.at_end
         if new_value <= 0 < old_value:
             self.post_message(self.AtTop())
