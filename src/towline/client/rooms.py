@@ -8,13 +8,11 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from towline.base.errors import CursorFromFuture, PeerError, TowlineError, UsageError
 from towline.base.ids import encode
 from towline.base.quantity import parse_duration
-from towline.client.mailing import Mailing
-from towline.client.outbox import Unsent
 from towline.client.reach import Reach
 from towline.journal import Cursor
 from towline.protocol.codec import Header
@@ -22,6 +20,10 @@ from towline.protocol.table import Class
 from towline.runtime.channel import Channel
 from towline.services.rooms.limits import ROOM_ID, ROOM_TEXT
 from towline.services.rooms.messages import Fields, Item, Missed, Signal, parse_lines, said, utf8
+
+# The outbox is a database, and loaded by those who say something.
+if TYPE_CHECKING:
+    from towline.client.mailing import Mailing
 
 Since: TypeAlias = int | Cursor | datetime | None
 """A seq, a cursor (a seq that is sure to belong to the same log), a time, or None for what comes from now on."""
@@ -57,6 +59,8 @@ class RoomVerbs(Reach):
     def mailing(self) -> Mailing:
         """What we have said and is not acknowledged yet; what an earlier process left is sent, too."""
         if self._mailing is None:
+            from towline.client.mailing import Mailing
+
             self._mailing = Mailing(self, self._refused)
             self._mailing.start()
         return self._mailing
@@ -120,6 +124,8 @@ class Room:
         file: Fields | None = None,
     ) -> tuple[asyncio.Future[Cursor], str]:
         """The same, and the id by which the message is known when it comes back."""
+        from towline.client.outbox import Unsent
+
         ROOM_TEXT.check(len(utf8(text)), what="text of one message")
         id_ = encode(os.urandom(10)) if id is None else id
         ROOM_ID.check(len(utf8(id_)))
