@@ -11,6 +11,10 @@ from bench.peers.websockets import WebSockets
 from bench.peers.zeromq import ZeroMQ
 
 SUMMARY = "100-byte messages: round trips and pipelined, client and server in processes of their own"
+NOTES = {
+    "roundtrips": "one connection, one message under way",
+    "pipeline": "one connection; one call for each message, but the raw sockets hand 256 of them to one sendall",
+}
 PEERS: tuple[tuple[str, type[Peer], str], ...] = (
     ("towline", TowlineServices, "TLS 1.3, session, stream, credit"),
     ("pyzmq (plain)", ZeroMQ, "nobody"),
@@ -43,4 +47,4 @@ def _measure(
         Contender(label, lambda helper=helper: once(helper), verifies)  # type: ignore[misc]
         for label, helper, verifies in helpers
     ]
-    bench.measure(Case("messages", name, unit, HIGHER, contenders, key=verb))
+    bench.measure(Case("messages", name, unit, HIGHER, contenders, NOTES[verb], key=verb))
