@@ -24,6 +24,7 @@ from towline.services.rooms.messages import Fields, Item, Missed, Signal, parse_
 # The outbox is a database, and loaded by those who say something.
 if TYPE_CHECKING:
     from towline.client.mailing import Mailing
+    from towline.client.outbox import Unsent
 
 Since: TypeAlias = int | Cursor | datetime | None
 """A seq, a cursor (a seq that is sure to belong to the same log), a time, or None for what comes from now on."""
