@@ -81,8 +81,11 @@ def test_a_tree_through_cuts_both_ways(town: Town, tmp_path: Path, lanes: int) -
     os.utime(top, ns=(1, 1_400_000_000_000_000_000))
     for seed in range(2):
         with town.faults(cut_every=900_001, seed=seed, max_cuts=6) as proxy:
-            up = town.put(top, f"files/t{seed}", lanes=lanes, address=proxy.address)
+            heard = Heard()
+            up = town.put(top, f"files/t{seed}", lanes=lanes, address=proxy.address, heard=heard)
             assert proxy.stats.cuts >= 4
+        assert heard.resumed
+        assert len(heard.notes) == up.files
         assert (up.failures, up.files) == ((), 404)
         assert seen(town.share / f"t{seed}") == seen(top)
         with town.faults(cut_every=900_001, seed=seed, max_cuts=6) as proxy:

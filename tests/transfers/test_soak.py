@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
 from tests.kit import TOW, environment, running_node
 from tests.transfers.kit import MIB
 

@@ -197,6 +197,8 @@ def tell_trouble(event: TransferEvent, say: object) -> None:
     """What went wrong or is left out, in a line."""
     assert callable(say)
     match event:
+        case Resumed(position, "", _):
+            say(f"Connected again; goes on at {format_size(position)}.")
         case Resumed(_, path, covered):
             say(f"{printable(path)}: goes on at {format_size(covered)}")
         case FileFailed(path, error):

@@ -28,7 +28,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A file goes on from what was there: `covered` of its bytes; `position` is that of the whole transfer."""
+    """It goes on. `position` is that of the whole transfer; with a `path`, `covered` bytes of that file were there."""
 
     position: int
     path: str

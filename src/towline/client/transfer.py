@@ -267,6 +267,8 @@ class Transfer(ABC):
                     await self._tickets.put((index_of(number), ticket))
                 case _:
                     raise PeerError("The node's tickets cannot be understood.")
+        if self.books.cuts and self.books.files:
+            self.tell(Resumed(self.position(), "", 0))
         return channel, answer
 
     async def keep_lanes(self, connection: Connection, talk: Talk, drive: Drive, over: Callable[[], bool]) -> None:
