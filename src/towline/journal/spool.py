@@ -48,8 +48,8 @@ class SpoolWriter:
         self._clock = clock
         self._segment_bytes = max(min(SEGMENT_BYTES, max_bytes // 8), SMALLEST_SEGMENT)
         self._sealed: list[_Part] = []
-        self._fd = self._first = self._at = 0
-        self._begin()
+        self._fd = -1  # until there is something to write
+        self._first = self._at = 0
 
     def __repr__(self) -> str:
         return f"<SpoolWriter {self.folder} next={self.next_seq} {self.size} bytes>"
@@ -62,6 +62,8 @@ class SpoolWriter:
         seq = self.next_seq
         prefix = format_.record_prefix(seq, kind, self._clock(), b"", payload, format_.UNKNOWN_BEHIND)
         size = len(prefix) + len(payload)
+        if self._fd < 0:
+            self._begin()
         if not always:
             self._make_room(size, self.max_bytes if limit is None else min(limit, self.max_bytes))
         if self._at + size > self._segment_bytes and self._at > SEGMENT_HEADER:

@@ -70,9 +70,15 @@ class Held:
         self._timed_out = self._left_open = self._over = False
         self._paused = False
         self._size: tuple[int, int] | None = None
-        self.started = time.time()
-        self.spool.append(CONTROL, json.dumps({"start": {"argv": spec["argv"], "time": self.started}}).encode())
+        # The folder is there before the process, so that nobody takes it for one that never began; what is written
+        # into it can wait until the process is on its way.
         self._spawn(spec)
+        started = {"start": {"argv": spec["argv"], "time": time.time()}}
+        try:
+            self.spool.append(CONTROL, json.dumps(started).encode(), always=True)
+        except OSError:
+            self._undo()
+            raise
 
     def __repr__(self) -> str:
         return f"<Held {self.id} pid={self.pid} exit={self.exit} stalled={self._stalled is not None}>"
@@ -98,6 +104,17 @@ class Held:
         self.house.loop.add_reader(self._pidfd, self._on_exit)
         if spec.get("timeout"):
             self._later(float(spec["timeout"]), self._on_timeout, float(spec.get("grace", 5.0)))
+
+    def _undo(self) -> None:
+        """There is no room for a word about it: then it does not run either."""
+        os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        self._over = True
+        self._pause()
+        self._close_input()
+        self.house.loop.remove_reader(self._pidfd)
+        for descriptor in {*self._outputs.values(), self._pidfd}:
+            os.close(descriptor)
 
     def describe(self) -> Header:
         """What a node that comes back must know."""

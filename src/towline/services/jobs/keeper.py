@@ -184,7 +184,7 @@ class Keeper:
         folder = os.path.join(self.folder, str(spec["job"]))
         try:
             held = Held(self, folder, spec)
-        except TowlineError:
+        except (TowlineError, OSError):
             remove_spool(folder)
             raise
         self._jobs[held.id] = held

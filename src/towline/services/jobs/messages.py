@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pwd
@@ -117,29 +118,34 @@ def check_grants(grants: Grants, spec: Spec) -> None:
         raise NoGrant("With a list of commands no variables may be set.")
 
 
-def order_for(job: str, spec: Spec, spool: int, environ: dict[str, str]) -> dict[str, Any]:
+def order_for(job: str, spec: Spec, spool: int) -> dict[str, Any]:
     """What the keeper is told: everything resolved."""
-    account = pwd.getpwuid(os.getuid())
-    login_shell = account.pw_shell or "/bin/sh"
-    home = account.pw_dir if os.path.isdir(account.pw_dir) else "/"
-    env = {name: value for name, value in environ.items() if not name.startswith(("TOWLINE", "PYTHON", "PYTEST"))}
-    env |= {"HOME": home, "USER": account.pw_name, "LOGNAME": account.pw_name, "SHELL": login_shell}
-    env.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
-    env.pop("TERM", None)
-    if spec.size:
-        env["TERM"] = spec.term
-        for name in ("LINES", "COLUMNS"):
-            env.pop(name, None)
-    env |= spec.env
-    env["TOWLINE_JOB"] = job
+    base = _surroundings()
+    env = base | ({"TERM": spec.term} if spec.size else {}) | spec.env | {"TOWLINE_JOB": job}
     argv, program = spec.argv, ""
     if spec.login:
-        argv, program = ["-" + os.path.basename(login_shell)], login_shell
+        argv, program = ["-" + os.path.basename(base["SHELL"])], base["SHELL"]
     elif spec.shell:
         argv = ["/bin/sh", "-c", spec.argv[0]]
     return {
-        "job": job, "argv": argv, "program": program, "cwd": spec.cwd or home, "env": env, "stdin": spec.stdin,
-        "size": spec.size, "timeout": spec.timeout, "grace": KILL_GRACE, "overflow": spec.overflow, "spool": spool,
+        "job": job, "argv": argv, "program": program, "cwd": spec.cwd or base["HOME"], "env": env,
+        "stdin": spec.stdin, "size": spec.size, "timeout": spec.timeout, "grace": KILL_GRACE,
+        "overflow": spec.overflow, "spool": spool,
+    }  # fmt: skip
+
+
+@functools.cache
+def _surroundings() -> dict[str, str]:
+    """The variables of every command: the node's own, without what is about the node or its terminal."""
+    account = pwd.getpwuid(os.getuid())
+    ours = ("TOWLINE", "PYTHON", "PYTEST")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    for name in ("TERM", "LINES", "COLUMNS"):
+        env.pop(name, None)
+    env.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
+    home = account.pw_dir if os.path.isdir(account.pw_dir) else "/"
+    return env | {
+        "HOME": home, "USER": account.pw_name, "LOGNAME": account.pw_name, "SHELL": account.pw_shell or "/bin/sh",
     }  # fmt: skip
 
 

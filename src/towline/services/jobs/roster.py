@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from towline.base.errors import ConnectionLost, JobLost, LimitExceeded, TowlineError, UnknownJob
+from towline.base.errors import ConnectionLost, Draining, JobLost, LimitExceeded, TowlineError, UnknownJob
 from towline.base.ids import short_id
 from towline.journal.spool import last_record, remove_spool, spool_size
 from towline.protocol.codec import Header
@@ -25,7 +25,7 @@ from towline.store.jobs import EXITED, JOB_ROWS, KILLED, LOST, RUNNING, STARTING
 log = logging.getLogger("towline.jobs")
 CONTROL = 3
 GONE = "The process that held it ended."
-SAVE_SECONDS = 0.1
+SAVE_SECONDS = 0.05
 SWEEP_SECONDS = 600.0
 CROWDED = 0.75  # of the node's spool: from here on the oldest outputs that were read go first
 
@@ -76,7 +76,7 @@ class Roster:
         self._store = store
         self._todo: list[Callable[[], object]] = []
         self._saving: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closing = asyncio.Event()
         self._read_out: set[str] = set()  # finished jobs whose end somebody has
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -102,7 +102,7 @@ class Roster:
 
     async def close(self) -> None:
         """Write down what is known; the jobs go on."""
-        self._closed = True
+        self._closing.set()
         self.draining.set()
         if self._sweeping is not None:
             self._sweeping.cancel()
@@ -135,23 +135,26 @@ class Roster:
             return live.row
         if not new and (row.state != STARTING or self._was_begun(row)):
             return row
-        return await self._start(row, spec, max(spool, messages.LEAST_SPOOL))
+        # Whoever asked may leave in the middle of it; the books are kept all the same.
+        return await asyncio.shield(self._start(row, spec, max(spool, messages.LEAST_SPOOL)))
 
     async def _start(self, row: JobRow, spec: Spec, spool: int) -> JobRow:
         live = self.live[row.id] = Live(row)
         live.started.add_done_callback(lambda started: started.cancelled() or started.exception())
-        order = json.dumps(messages.order_for(row.id, spec, spool, dict(os.environ))).encode()
+        order = json.dumps(messages.order_for(row.id, spec, spool)).encode()
         try:
             await self.keeping.ready()
             answer, _ = await self.keeping.ask({"t": "start"}, order)
         except ConnectionLost:
-            error = JobLost("The process that holds jobs ended while it started this one.")
+            error: TowlineError = JobLost("The process that holds jobs ended while it started this one.")
+            if self._closing.is_set():  # it was us who left; asked again, the next node knows
+                error = Draining(retry_after=0.5)
             live.started.set_exception(error)
             raise error
-        except BaseException as error:
+        except TowlineError as error:
+            await asyncio.to_thread(self._store.jobs.forget, row.id)
             self.live.pop(row.id, None)
-            self._save(lambda: self._store.jobs.forget(row.id))
-            live.started.set_exception(error if isinstance(error, TowlineError) else JobLost())
+            live.started.set_exception(error)
             raise
         if not live.over:
             live.row = replace(live.row, state=RUNNING, pid=int(str(answer["pid"])))
@@ -162,7 +165,7 @@ class Roster:
 
     def _save_running(self, live: Live) -> None:
         """Most commands have ended by now, and are written down once."""
-        if not live.over and not self._closed:
+        if not live.over and not self._closing.is_set():
             row = live.row
             self._save(lambda: self._store.jobs.update(row) if not live.over else None)
 
@@ -359,6 +362,7 @@ class Roster:
 
     async def _save_all(self) -> None:
         try:
+            await _either(self._closing, SAVE_SECONDS)  # a few more may come
             while self._todo:
                 todo, self._todo = self._todo, []
                 try:
@@ -397,6 +401,12 @@ class Roster:
         self._read_out.discard(row.id)
         self.keeping.elsewhere = max(self.keeping.elsewhere - row.size, 0)
         self.keeping.tell_soon({"t": "spool", "elsewhere": self.keeping.elsewhere})
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    """Wait for the event, but no longer than that."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
 
 
 def ended(row: JobRow, ending: Header, size: int) -> JobRow:
