@@ -1,7 +1,8 @@
 """Who is here and who is away, without noise when a connection is cut for a moment.
 
 Nothing of this is in a log. Who goes without a word is gone after a grace time; who comes back before has not been
-away. A node that has just started says nothing of those who come: they were here before.
+away. What is told in the first moments of a room is marked `quiet`: after a restart of the node those who come were
+here before, so a screen changes its list and makes no words of it.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class Presence:
             somebody.leaving = None
         changed = bool(nick) and somebody.nick != nick
         somebody.nick = nick or somebody.nick
-        if (known is None and self._loop.time() >= self._quiet_until) or changed:
-            self._announce(somebody.fields())
+        if known is None or changed:
+            self._announce({**somebody.fields(), "quiet": self._loop.time() < self._quiet_until})
 
     def leave(self, person: str, *, for_good: bool) -> None:
         """One of their streams has ended; `for_good` when they said so."""
