@@ -203,25 +203,36 @@ def test_starts_signals_and_attachments_are_in_the_audit_log(place: Place) -> No
     assert f"ann  attach  {job}" in audit
 
 
-def test_many_jobs_leave_no_process_and_no_descriptor(place: Place) -> None:
-    async def go() -> None:
+def test_a_thousand_jobs_leave_no_process_and_no_descriptor(place: Place) -> None:
+    async def first() -> list[int]:
         async with place.line() as line:
             await line.run(["true"])
-            (keeper,) = place.keepers()
-            before = descriptors(keeper)
+            return [*place.keepers(), place.node.process.pid]
 
-            async def some() -> None:
-                for _ in range(10):
+    async def some(number: int) -> None:
+        async with place.line() as line:
+
+            async def few() -> None:
+                for _ in range(number):
                     assert (await line.run(["echo", "x"])).stdout == b"x\n"
 
-            await asyncio.gather(*(some() for _ in range(10)))
-            job = await line.start(["sh", "-c", "echo t"], size=(24, 80))
-            assert (await collect(job))["stdout"] == b"t\r\n"
-            await until(lambda: descriptors(keeper) <= before, "descriptors are closed")
-            children = await line.run(["sh", "-c", f"ps -o stat= --ppid {keeper}"])
-            assert "Z" not in children.stdout.decode()
+            await asyncio.gather(*(few() for _ in range(10)))
+            for _ in range(number):
+                job = await line.start(["echo", "t"], size=(24, 80))
+                assert (await collect(job))["stdout"] == b"t\r\n"
 
-    run(go())
+    async def left() -> None:
+        async with place.line() as line:
+            children = await line.run(["ps", "-o", "stat=", "--ppid", str(processes[0])])
+            assert "Z" not in children.stdout.decode()
+        await until(lambda: all(descriptors(pid) <= count for pid, count in before.items()), "descriptors are closed")
+
+    processes = run(first())
+    run(some(1))  # what is opened once and kept
+    before = {pid: descriptors(pid) for pid in processes}
+    for _ in range(5):
+        run(some(18))
+    run(left())
 
 
 def test_a_person_may_run_so_many_at_a_time(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,8 +154,10 @@ def test_a_reset_forgets_modes_and_the_tail_is_the_normal_screens() -> None:
 
 
 def test_old_output_asks_a_terminal_nothing() -> None:
-    asked = b"a\x1b[cb\x1b[>0qc\x1b[6nd\x1b]10;?\x07e\x1b[?1049hf\x1b[31mg\x1b[?u"
-    assert replayed(asked) == b"abcdef\x1b[31mg"
+    asked = b"a\x1b[cb\x1b[>0qc\x1b[6nd\x1b]10;?\x07e\x1b[31mg\x1b[?u"
+    assert replayed(asked) == b"abcde\x1b[31mg"
+    assert replayed(b"$ vim\x1b[?1049h~~~\x1b[?1049l$ \x1b[?47hxx") == b"$ vim$ "
+    assert replayed(b"of vim\x1b[?1049l$ ls") == b"$ ls"
 
 
 # --- full spools, with real commands ---

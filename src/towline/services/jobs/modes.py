@@ -26,7 +26,7 @@ _QUESTIONS = re.compile(
     rb"|\x1b\[(?:1[1345678]|2[01])t"
     rb"|\x1b\][0-9]+(?:;[0-9]+)?;\?(?:\x07|\x1b\\)|\x1bP[+$]q[^\x1b]*\x1b\\|\x1b_G[^\x1b]*\x1b\\|\x05"
 )
-_ALTERNATES = re.compile(rb"\x1b\[\?(?:47|1047|1048|1049)[hl]")
+_ALTERNATES = re.compile(rb"\x1b\[\?(?:47|1047|1049)([hl])")
 
 
 class Modes:
@@ -110,5 +110,14 @@ class Modes:
 
 
 def replayed(data: bytes) -> bytes:
-    """Old output as it may be shown once more: nothing a terminal would answer, no switch of screens."""
-    return _ALTERNATES.sub(b"", _QUESTIONS.sub(b"", data))
+    """Old output as the normal screen may show it once more: nothing a terminal would answer to, and nothing of what
+    was on the alternate screen."""
+    kept, at, normal = [], 0, True
+    for match in _ALTERNATES.finditer(data):
+        on = match.group(1) == b"h"
+        if on and normal:
+            kept.append(data[at : match.start()])
+        normal, at = not on, match.end()
+    if normal:
+        kept.append(data[at:])
+    return _QUESTIONS.sub(b"", b"".join(kept))
