@@ -1,7 +1,8 @@
 """Download files and folders. Resumes by itself after a cut, and when the same command is run again.
 
 The target is placed as cp(1) would: a folder that is there, or a target that ends in a slash, takes the source
-inside; otherwise the target is the new name. Without a target the current folder is meant; `-` writes to standard output.
+inside; otherwise the target is the new name. Without a target the current folder is meant; `-` writes to standard
+output.
 
 examples:
   tow get home:files/report.pdf

@@ -28,7 +28,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """It goes on. `position` is that of the whole transfer; with a `path`, `covered` bytes of that file were there."""
+    """It goes on. `position` is that of the whole transfer; of the file `path`, if any, `covered` bytes were there."""
 
     position: int
     path: str
