@@ -1,0 +1,60 @@
+"""A node on a disk that is really full: refused by name, readers read on, and it goes on when there is room."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.kit import joined, run, serving
+from tests.rooms.kit import listening, texts_of
+
+import towline
+from towline.base.errors import NoSpace
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    place = tmp_path / "data"
+    place.mkdir(mode=0o700)
+    options = "size=4m,mode=0700"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting is not permitted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_nothing_is_acknowledged_that_is_not_kept(tiny: Path, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tiny) as node:
+            home = await joined(node, tmp_path / "ann")
+            async with towline.connect("home", home=home) as line, listening(line.room("lobby")) as seen:
+                room = line.room("lobby")
+                kept = ["before"]
+                await room.say("before")
+                ballast = tiny / "ballast"
+                with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+                    while True:
+                        file.write(bytes(4096))
+                with pytest.raises(NoSpace):
+                    for number in range(100):
+                        text = f"{number}" + "x" * 10_000
+                        await room.say(text)
+                        kept.append(text)
+                assert await texts_of(line, "lobby") == kept
+                assert line.cuts == 0
+                ballast.unlink()
+                await room.say("after")
+                kept.append("after")
+                assert await texts_of(line, "lobby") == kept
+                await seen.until(lambda: seen.texts == kept)
+        async with serving(tiny) as node:
+            line = towline.connect("home", home=home)
+            object.__setattr__(line.target, "addresses", (node.listening.address,))
+            async with line:
+                assert await texts_of(line, "lobby") == kept
+
+    run(work())
