@@ -213,6 +213,9 @@ def test_edits_and_deletions_are_records_and_deleted_text_is_not_given_out(tmp_p
                 ]
                 assert [isinstance(item, Entry) and item.removed for item in entries[:3]] == [False, True, True]
                 assert await texts_of(two, "lobby", search="secret") == []
+                await room.delete(1)  # and with it what it was edited to
+                assert [text for text in await texts_of(two, "lobby") if text] == []
+                assert await texts_of(two, "lobby", search="first") == []
 
     run(work())
 
@@ -230,6 +233,8 @@ def test_muted_private_invited_and_topic(tmp_path: Path) -> None:
                 await three.room("lobby").mute("bob", 60)
                 with pytest.raises(Muted, match="boss"):
                     await two.room("lobby").say("x")
+                with pytest.raises(Muted):
+                    await two.room("lobby").topic("x")
                 await three.room("lobby").mute("bob", 0)
                 await two.room("lobby").say("x")
 
@@ -246,6 +251,13 @@ def test_muted_private_invited_and_topic(tmp_path: Path) -> None:
                 assert (await one.room("den").describe())["topic"] == "quiet"
                 with pytest.raises(NoGrant):
                     await two.room("den").openness(private=False)
+
+                await one.room("open").join()
+                other = Listener(two.room("open"))
+                await other.ready()
+                await one.room("open").openness(private=True)
+                with pytest.raises(UnknownRoom):
+                    await finished(other.task)
 
                 await one.room("@bob").say("only you")
                 assert await texts_of(two, "@ann") == ["only you"]
@@ -404,6 +416,22 @@ def test_a_stopped_reader_holds_up_nobody_and_misses_nothing(tmp_path: Path) -> 
                 assert message is not None
                 assert json.loads(message.body)["text"] == "live"
                 stopped.end()
+
+    run(work())
+
+
+def test_retention_changes_amid_the_talk_without_a_loss(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            home = await joined(node, tmp_path / "ann", "ann", "admin")
+            async with towline.connect("home", home=home) as line, listening(line.room("lobby")) as seen:
+                futures = []
+                for size in range(5):
+                    futures += [line.room("lobby").post(f"{size} {number}") for number in range(100)]
+                    await line.room("lobby").keep(size=(size + 1) * 1_000_000)
+                assert [(await future).seq for future in futures] == list(range(1, 501))
+                await seen.until(lambda: len(seen.items) == 500)
+                assert [item.next.seq for item in seen.items] == list(range(2, 502))
 
     run(work())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
@@ -16,6 +17,7 @@ from towline.services.rooms.names import people_of, shown_name
 from towline.services.rooms.room import Room
 from towline.trust.grants import Grants
 
+_TOPIC_COST = 50  # messages; a topic is not for talking
 _LONGEST_MUTE = 10 * 365 * 86400.0
 
 
@@ -62,6 +64,9 @@ async def describe(ask: Asker) -> object:
 
 async def topic(ask: Asker) -> object:
     room, text = await ask.room(), requests.text(ask.header, "text")
+    room.check_mute(ask.person)
+    now = asyncio.get_running_loop().time()
+    ask.house.bucket(ask.person, now).spend(_TOPIC_COST, now)
     ROOM_TOPIC.check(len(text))
     utf8(text)
     await ask.house.describe(room, ask.person, topic=text)

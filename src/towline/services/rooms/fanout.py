@@ -16,7 +16,7 @@ from towline.journal.aio import FileLog
 from towline.journal.interface import Item
 from towline.runtime.channel import Channel
 from towline.services.rooms.limits import ROOM_LIVE
-from towline.services.rooms.messages import gap_line, record_line
+from towline.services.rooms.messages import fields_of, gap_line, record_line
 
 BATCH_BYTES = 64 * 1024
 BATCH_RECORDS = 500
@@ -47,7 +47,8 @@ class Fanout:
         self._batches: dict[Cursor, tuple[bytes, Cursor]] = {}
         self._stirred = False
         self.demoted = 0  # how often somebody fell behind
-        self.attach_log(log)
+        self._end = log.end  # where all the live ones are
+        self._attach(log)
 
     def __repr__(self) -> str:
         return f"<Fanout live={len(self._live)} behind={len(self._catching)} at {self._end.seq}>"
@@ -60,11 +61,15 @@ class Fanout:
         """How many read from the journal just now."""
         return len(self._catching)
 
-    def attach_log(self, log: FileLog) -> None:
-        """Go on with the same log, opened anew (with other options)."""
-        self.log = log
-        self._end = log.end  # where all the live ones are
+    def exchange_log(self, log: FileLog) -> None:
+        """Go on with the same log, opened anew (with other options), where everybody is."""
+        self._unsubscribe()
+        self._attach(log)
         self._batches.clear()
+        self.publish()
+
+    def _attach(self, log: FileLog) -> None:
+        self.log = log
         self._unsubscribe = log.journal.subscribe(self._stir)
 
     # --- coming and going ---
@@ -197,6 +202,16 @@ class Fanout:
 def encode_items(items: Sequence[Item], is_removed: Callable[[int], bool]) -> bytes:
     """Records and gaps as the body of one message."""
     return b"\n".join(
-        record_line(item, removed=is_removed(item.seq)) if isinstance(item, Record) else gap_line(item)
+        record_line(item, removed=is_hidden(item, is_removed)) if isinstance(item, Record) else gap_line(item)
         for item in items
     )
+
+
+def is_hidden(record: Record, is_removed: Callable[[int], bool]) -> bool:
+    """Whether its text is not given out: it was removed itself, or is another text for what was removed."""
+    if is_removed(record.seq):
+        return True
+    if b'"ref":' not in record.payload:  # a quotation mark inside a text is escaped, so this is the field
+        return False
+    fields = fields_of(record.payload)
+    return fields["kind"] == "edit" and is_removed(int(fields["ref"]))

@@ -225,6 +225,8 @@ class House:
         if row.private and not room.row.private:
             await self.invite(room, person, by_admin=False)
         room.row = row
+        if row.private:
+            _show_out(room)
 
     async def keep(self, room: Room, seconds: float | None, size: int | None, records: int | None) -> None:
         """Another retention; it holds at once."""
@@ -320,6 +322,15 @@ class House:
             await self._save(rooms)
         except TowlineError as error:
             log.warning("The books of the rooms could not be kept: %s", error.sentence)
+
+
+def _show_out(room: Room) -> None:
+    """The room has become private: who is not invited hears no more of it."""
+    for follower in room.fanout.everyone():
+        grants, invited = follower.channel.connection.grants, room.members.get(follower.person)
+        assert isinstance(grants, Grants)
+        if not may_see(grants, follower.person, room.name, private=True, invited=invited):
+            follower.channel.reset(UnknownRoom("The room has become private, and you are not invited."))
 
 
 def _may_write_to(name: str, person: str) -> bool:

@@ -45,6 +45,7 @@ class Room:
         self._posting = 0
         self._open = asyncio.Event()  # cleared while the log is being exchanged
         self._open.set()
+        self._exchanging = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<Room {self.row.name} {self.fanout!r}>"
@@ -65,7 +66,7 @@ class Room:
 
         Raises Muted, NoGrant, NotFound, IdReused, JournalFull, NoSpace, DiskError.
         """
-        self._check_mute(person)
+        self.check_mute(person)
         if post.kind not in SAID:
             await self._check_reference(post, person, moderates=moderates)
         future = await self.append(post.payload(person), post.key(person))
@@ -90,7 +91,8 @@ class Room:
         self.removed.add(seq)
         self.fanout.forget_batches()
 
-    def _check_mute(self, person: str) -> None:
+    def check_mute(self, person: str) -> None:
+        """Raise Muted."""
         mute = self.mutes.get(person)
         if mute is not None and mute.until > time.time():
             left = format_duration(mute.until - time.time())
@@ -180,15 +182,16 @@ class Room:
 
     async def exchange(self, folder: str, row: RoomRow) -> None:
         """Open the log anew with the retention of `row`. Who posts meanwhile waits; who follows goes on."""
-        self._open.clear()
-        try:
-            self.fanout.publish()
-            await self.log.close()
-            self.log = await FileLog.open(folder, options_of(row), known_high_water=self.log.journal.high_water)
-            self.fanout.attach_log(self.log)
-            self.row = row
-        finally:
-            self._open.set()
+        async with self._exchanging:
+            self._open.clear()
+            try:
+                await self.log.close()
+                known = self.log.journal.high_water
+                self.log = await FileLog.open(folder, options_of(row), known_high_water=known)
+                self.fanout.exchange_log(self.log)
+                self.row = row
+            finally:
+                self._open.set()
 
     def reached(self) -> Cursor:
         """The newest record that is certainly on the disk."""

@@ -12,7 +12,7 @@ from towline.journal.interface import Item
 from towline.runtime.channel import Channel, Message
 from towline.services import requests
 from towline.services.rooms.asking import OPERATIONS, Asker
-from towline.services.rooms.fanout import BATCH_BYTES, BATCH_RECORDS, Follower, encode_items
+from towline.services.rooms.fanout import BATCH_BYTES, BATCH_RECORDS, Follower, encode_items, is_hidden
 from towline.services.rooms.house import House
 from towline.services.rooms.limits import announced
 from towline.services.rooms.messages import Fields, fields_of, nick_of
@@ -155,6 +155,6 @@ def _matching(items: list[Item], word: str, removed: set[int]) -> list[Item]:
         item
         for item in items
         if isinstance(item, Record)
-        and item.seq not in removed
+        and not is_hidden(item, removed.__contains__)
         and word in str(fields_of(item.payload).get("text", "")).casefold()
     ]
