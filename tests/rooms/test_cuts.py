@@ -317,3 +317,22 @@ def test_a_cut_before_every_acknowledgement_still_says_it_once(tmp_path: Path) -
                 assert seen.texts == [str(number) for number in range(10)]
 
     run(work())
+
+
+def test_a_node_with_followers_drains_at_once(tmp_path: Path) -> None:
+    async def work() -> None:
+        node = Node(NodeConfig(str(tmp_path / "data"), listen="127.0.0.1:0"))
+        await node.start()
+        home = await joined(node, tmp_path / "ann")
+        address = str(node.listening.address)
+        line = towline.connect("home", home=home)
+        async with line, listening(line.room("lobby")) as seen:
+            await line.room("lobby").say("one")
+            await finished(node.stop(drain=1000), 10)
+            waiting = line.room("lobby").post("two")
+            node = await _restarted(tmp_path / "data", address)
+            assert (await waiting).seq == 2
+            await seen.until(lambda: seen.texts == ["one", "two"])
+            await finished(node.stop(drain=1000), 10)
+
+    run(work())
