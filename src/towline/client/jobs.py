@@ -330,7 +330,7 @@ class JobVerbs(Reach):
         return Job(self, id, scheduling=Class.INTERACTIVE if terminal else Class.BULK)
 
     async def jobs(self, *, everybody: bool = False) -> list[dict[str, Any]]:
-        """The jobs of this person (of everybody, for an admin), oldest first."""
+        """The newest 1,000 jobs of this person (of everybody, for an admin), oldest first."""
         while True:
             connection = await self.connection()
             channel = connection.open({"service": "jobs", "op": "list", "all": everybody})

@@ -12,6 +12,7 @@ another service.
     modes.py      what a terminal program has switched on
     keeping.py    the node's end: finds or starts the keeper
     roster.py     the node's books: which jobs there are, what became of them
+    aftermath.py  … and what did when nobody was there to see it
     service.py    the service itself
     output.py     a stream of output, input.py one of input
 

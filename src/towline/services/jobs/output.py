@@ -14,8 +14,9 @@ from towline.journal.interface import Item
 from towline.journal.spool import SpoolReader
 from towline.protocol.codec import Header
 from towline.runtime.channel import Channel
+from towline.services.jobs.aftermath import CONTROL
 from towline.services.jobs.messages import signal_name
-from towline.services.jobs.roster import CONTROL, Attachment, Live, Roster
+from towline.services.jobs.roster import Attachment, Live, Roster
 from towline.store.jobs import LOST, JobRow
 
 MESSAGE_BYTES = 256 * KIB

@@ -14,17 +14,16 @@ from dataclasses import replace
 
 from towline.base.errors import ConnectionLost, Draining, JobLost, LimitExceeded, TowlineError, UnknownJob
 from towline.base.ids import short_id
-from towline.journal.spool import last_record, remove_spool, spool_size
+from towline.journal.spool import remove_spool
 from towline.protocol.codec import Header
 from towline.services.jobs import messages
+from towline.services.jobs.aftermath import ended, last_known
 from towline.services.jobs.keeping import Keeping
 from towline.services.jobs.messages import Spec, signal_name
 from towline.store import Store
-from towline.store.jobs import EXITED, JOB_ROWS, KILLED, LOST, RUNNING, STARTING, JobRow
+from towline.store.jobs import JOB_ROWS, RUNNING, STARTING, JobRow
 
 log = logging.getLogger("towline.jobs")
-CONTROL = 3
-GONE = "The process that held it ended."
 SAVE_SECONDS = 0.05
 SWEEP_SECONDS = 600.0
 CROWDED = 0.75  # of the node's spool: from here on the oldest outputs that were read go first
@@ -326,28 +325,16 @@ class Roster:
         log.error("the process that held the jobs has gone; %d jobs are lost", len(self.live))
         for live in list(self.live.values()):
             if not live.over:
-                self._finish(live, self._last_known(live.row))
+                self._finish(live, last_known(live.row, self.spool_folder(live.row.id)))
 
     def _settle(self, row: JobRow) -> None:
         """A job of an earlier node that nobody holds any more. Blocking."""
         if row.state == STARTING and not self._was_begun(row):
             self._store.jobs.forget(row.id)  # it never came to that
             return
-        known = self._last_known(row)
+        known = last_known(row, self.spool_folder(row.id))
         self._store.jobs.update(known, durable=True)
         self.keeping.elsewhere += known.size
-
-    def _last_known(self, row: JobRow) -> JobRow:
-        folder = self.spool_folder(row.id)
-        last = last_record(folder)
-        size = spool_size(folder)
-        if last is not None and last.kind == CONTROL:
-            with contextlib.suppress(ValueError, AttributeError):
-                ending = json.loads(last.payload).get("exit")
-                if isinstance(ending, dict):
-                    return ended(row, ending, size)
-        _end_orphan(row)
-        return row.ending(LOST, reason=GONE, ended=time.time(), size=size)
 
     # --- writing down ---
 
@@ -407,38 +394,3 @@ async def _either(event: asyncio.Event, seconds: float) -> None:
     """Wait for the event, but no longer than that."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), seconds)
-
-
-def ended(row: JobRow, ending: Header, size: int) -> JobRow:
-    """The row of a job whose keeper says how it ended."""
-    status, number = ending.get("status"), ending.get("signal")
-    reason = "timed out" if ending.get("timed_out") else "output left open" if ending.get("left_open") else ""
-    moment, printed = ending.get("time"), ending.get("bytes")
-    return row.ending(
-        KILLED if isinstance(number, int) else EXITED,
-        status=status if isinstance(status, int) else None,
-        signal=number if isinstance(number, int) else None,
-        reason=reason,
-        ended=moment if isinstance(moment, float) else time.time(),
-        bytes=printed if isinstance(printed, int) else 0,
-        size=size,
-    )
-
-
-def _end_orphan(row: JobRow) -> None:
-    """A process that nobody holds is ended, if it is still the one that we started: its environment says so."""
-    if not row.pid:
-        return
-    try:
-        pidfd = os.pidfd_open(row.pid)
-    except OSError:
-        return
-    try:
-        with open(f"/proc/{row.pid}/environ", "rb") as file:
-            ours = f"TOWLINE_JOB={row.id}".encode() in file.read().split(b"\0")
-        if ours:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except OSError:
-        pass  # it has ended meanwhile
-    finally:
-        os.close(pidfd)

@@ -1,0 +1,64 @@
+"""What became of a job: as its keeper says, as its spool says, or `lost`. Blocking."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+
+from towline.journal.spool import last_record, spool_size
+from towline.protocol.codec import Header
+from towline.store.jobs import EXITED, KILLED, LOST, JobRow
+
+CONTROL = 3  # the kind of records that are about the job, not from it
+GONE = "The process that held it ended."
+
+
+def last_known(row: JobRow, folder: str) -> JobRow:
+    """A job that nobody holds: its spool has the last word. Without one it is lost, and what is left of it ended."""
+    last = last_record(folder)
+    size = spool_size(folder)
+    if last is not None and last.kind == CONTROL:
+        with contextlib.suppress(ValueError, AttributeError):
+            ending = json.loads(last.payload).get("exit")
+            if isinstance(ending, dict):
+                return ended(row, ending, size)
+    end_orphan(row)
+    return row.ending(LOST, reason=GONE, ended=time.time(), size=size)
+
+
+def ended(row: JobRow, ending: Header, size: int) -> JobRow:
+    """The row of a job whose keeper says how it ended."""
+    status, number = ending.get("status"), ending.get("signal")
+    reason = "timed out" if ending.get("timed_out") else "output left open" if ending.get("left_open") else ""
+    moment, printed = ending.get("time"), ending.get("bytes")
+    return row.ending(
+        KILLED if isinstance(number, int) else EXITED,
+        status=status if isinstance(status, int) else None,
+        signal=number if isinstance(number, int) else None,
+        reason=reason,
+        ended=moment if isinstance(moment, float) else time.time(),
+        bytes=printed if isinstance(printed, int) else 0,
+        size=size,
+    )
+
+
+def end_orphan(row: JobRow) -> None:
+    """A process that nobody holds is ended, if it is still the one that we started: its environment says so."""
+    if not row.pid:
+        return
+    try:
+        pidfd = os.pidfd_open(row.pid)
+    except OSError:
+        return
+    try:
+        with open(f"/proc/{row.pid}/environ", "rb") as file:
+            ours = f"TOWLINE_JOB={row.id}".encode() in file.read().split(b"\0")
+        if ours:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except OSError:
+        pass  # it has ended meanwhile
+    finally:
+        os.close(pidfd)
