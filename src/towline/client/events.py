@@ -28,7 +28,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """It goes on. `position` is that of the whole transfer; of the file `path`, if any, `covered` bytes were there."""
+    """It goes on. `position` is that of the whole transfer; `covered` bytes of `path` were there."""
 
     position: int
     path: str
