@@ -24,7 +24,7 @@ from towline.base.errors import (
     UnknownRoom,
     UsageError,
 )
-from towline.client.rooms import parse_since
+from towline.client.since import parse_since
 from towline.journal import Cursor
 from towline.services.rooms.limits import ROOM_TEXT
 from towline.services.rooms.messages import Entry, Missed

@@ -37,7 +37,7 @@ async def _log(args: argparse.Namespace, out: Output) -> int:
     from towline.cli.roomy import show
     from towline.cli.running import tell_line_events
     from towline.client.connect import connect
-    from towline.client.rooms import Since
+    from towline.client.since import Since
 
     async with connect(args.alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
         room = line.room(args.room)

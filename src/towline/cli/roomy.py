@@ -11,7 +11,7 @@ from towline.base.text import printable
 from towline.cli.output import Output
 
 if TYPE_CHECKING:
-    from towline.client.rooms import Since
+    from towline.client.since import Since
     from towline.services.rooms.messages import Entry, Item
 
 
@@ -29,7 +29,7 @@ def add_room(parser: argparse.ArgumentParser, *, optional: bool = False) -> None
 def since(text: str) -> Since:
     """For argparse: SEQ or TIME."""
     from towline.base.errors import UsageError
-    from towline.client.rooms import parse_since
+    from towline.client.since import parse_since
 
     try:
         return parse_since(text, datetime.now().astimezone())
