@@ -210,10 +210,11 @@ class Roster:
 
     async def rows(self, person: str | None) -> list[tuple[JobRow, int]]:
         """The jobs (of one person), oldest first, with how many clients look at each."""
+        before = dict(self.live)  # what ends while we read is written down behind our back
         rows = await asyncio.to_thread(self._store.jobs.all, person)
         result: list[tuple[JobRow, int]] = []
         for row in rows:
-            live = self.live.get(row.id)
+            live = self.live.get(row.id) or before.get(row.id)
             if live is None:
                 result.append((row, 0))
             else:
