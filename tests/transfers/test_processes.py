@@ -227,7 +227,7 @@ def test_a_client_that_ends_under_way_goes_on_when_run_again(place: Place, verb:
         assert done[-1]["event"] == "done"
         resumed = [event for event in done if event["event"] == "resumed"]
         assert resumed
-        assert done[-1]["sent_bytes"] < 8 * MIB
+        assert 0 < done[-1]["sent_bytes"] < len(content)  # what a put says has moved may still be in buffers
         assert (place.share / "big").read_bytes() == (place.folder / "big").read_bytes() == content
         assert not partials(place.share)
         assert not [name for name in partials(place.folder) if "home" not in name]
