@@ -17,11 +17,12 @@ import time
 
 from bench import report
 from bench.harness import Bench, Scale, tell
-from bench.machine import describe
+from bench.machine import Neighbours, describe
 from bench.works import NAMES
 
 ROUNDS = 5
 QUICK_ROUNDS = 2
+BUSY = 1.0  # load average before the start
 
 
 def main() -> int:
@@ -48,6 +49,9 @@ def _run(names: list[str], scale: Scale, args: argparse.Namespace) -> int:
     begun = time.monotonic()
     _compile()
     machine = describe()
+    neighbours = Neighbours()
+    if os.getloadavg()[0] > BUSY:
+        tell(f"the load is {os.getloadavg()[0]:.1f}: others are at work here, and these numbers will be worth little")
     bench = Bench(scale, tell)
     status = 0
     try:
@@ -58,7 +62,7 @@ def _run(names: list[str], scale: Scale, args: argparse.Namespace) -> int:
                 work.run(bench)
             except Exception as error:  # the other works are still worth their time
                 bench.leave_out(name, f"{type(error).__name__}: {error}")
-        machine["load_after"] = describe()["load_before"]
+        machine["others_percent"] = neighbours.percent()
         machine["versions"] = {peer.name: peer.version() for peer in bench.peers}
     except KeyboardInterrupt:
         tell("interrupted; ending what was started")

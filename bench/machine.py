@@ -7,6 +7,9 @@ import os
 import platform
 import ssl
 import subprocess
+import time
+
+from bench.processes import cpu_seconds
 
 
 def describe() -> dict[str, object]:
@@ -26,6 +29,21 @@ def describe() -> dict[str, object]:
     }
 
 
+class Neighbours:
+    """How much of the machine's processors went to others while we measured."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._busy = _busy_seconds()
+        self._own = cpu_seconds(os.getpid())
+
+    def percent(self) -> float:
+        """Since the beginning, of all cores; interrupts and the kernel's own threads count as others'."""
+        others = (_busy_seconds() - self._busy) - (cpu_seconds(os.getpid()) - self._own)
+        whole = (time.monotonic() - self._begun) * (os.cpu_count() or 1)
+        return round(100 * max(others, 0.0) / max(whole, 0.001), 1)
+
+
 def version_of(argv: list[str]) -> str:
     """The first line of what a program says about its version; empty when it says nothing."""
     try:
@@ -40,6 +58,12 @@ def package_version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return ""
+
+
+def _busy_seconds() -> float:
+    """user, nice, system, irq, softirq and steal of all processors (proc_stat(5))."""
+    fields = _text("/proc/stat").split("\n")[0].split()
+    return sum(int(fields[number]) for number in (1, 2, 3, 6, 7, 8)) / os.sysconf("SC_CLK_TCK")
 
 
 def _commit() -> str:

@@ -129,13 +129,14 @@ def _machine(results: dict[str, Any]) -> str:
     command = "python -m bench" + (" --quick" if results["quick"] else "")
     if set(results["works"]) != set(NAMES):
         command += " " + " ".join(results["works"])
+    others = f"{machine.get('others_percent', 0):.0f} % of the processors' time went to others meanwhile"
     versions = "; ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items() if version)
     return (
         f"Made by `{command}` on {results['date'][:10]} in {results['seconds'] / 60:.0f} min, commit "
         f"{machine['commit']}, medians of {results['rounds']} rounds, on {virtual}{machine['processor']}, "
         f"{machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}, Linux {machine['kernel']}, "
         f"congestion control {machine['congestion_control']}, Python {machine['python']}, {machine['openssl']}; "
-        f"load {machine['load_before']} before. Versions: {versions}."
+        f"load {machine['load_before']} before, {others}. Versions: {versions}."
     )
 
 
