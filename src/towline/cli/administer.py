@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from towline.base.errors import NotFound, Unreachable
 from towline.base.text import printable
+
+if TYPE_CHECKING:
+    from towline.client.line import Line
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +36,9 @@ def administer(args: argparse.Namespace, request: dict[str, Any]) -> Any:
         )
     if args.unix or is_running(data):
         from towline.cli.running import run_async
+        from towline.client.connect import local_line
 
-        return run_async(_ask(args.unix or _socket_of(data, default_unix_path(data)), request))
+        return run_async(_ask(local_line(args.unix or _socket_of(data, default_unix_path(data))), request))
     return _do_stopped(data, request)
 
 
@@ -45,10 +49,16 @@ def _socket_of(data: str, default: str) -> str:
         return store.settings.get("unix") or default
 
 
-async def _ask(path: str, request: dict[str, Any]) -> Any:
-    from towline.client.connect import local_line
+def administer_at(alias: str, request: dict[str, Any], give_up: float | None) -> Any:
+    """Do `request` on a node that this client has joined, by the grant `admin`."""
+    from towline.cli.running import run_async
+    from towline.client.connect import connect
 
-    async with local_line(path) as line:
+    return run_async(_ask(connect(alias, give_up=give_up), request))
+
+
+async def _ask(reach: Line, request: dict[str, Any]) -> Any:
+    async with reach as line:
         channel = await line.channel({"service": "admin", **request})
         message = await channel.receive()
     if message is None:

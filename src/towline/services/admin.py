@@ -119,6 +119,6 @@ def answer(do: Administration, header: dict[str, object], who: str) -> object:
         case "revoke":
             return do.revoke(who, requests.text(header, "name"))
         case "audit":
-            return do.audit(requests.number(header, "limit", 100, least=1, most=10_000))
+            return do.audit(requests.number(header, "limit", 100, least=1, most=5_000))
         case other:
             raise BadMessage(f"The service admin has no operation {other!r}.")
