@@ -26,13 +26,12 @@ def run(bench: Bench) -> None:
     os.makedirs(bench.path("target"), exist_ok=True)
     big_file(bench)
     touch_memory(bench, bench.scale.bulk)
-    seen: list[dict[str, float]] = []
+    seen: dict[bool, list[dict[str, float]]] = {True: [], False: []}  # with cuts, without
     target = bench.path("target", "cut")
 
     def once(every: str | None) -> Sample:
         extras = _download(bench, towline, every, target)
-        if every:
-            seen.append(extras)
+        seen[every is not None].append(extras)
         return Sample(extras.pop("MB/s"), extras)
 
     def clean() -> None:
@@ -44,14 +43,22 @@ def run(bench: Bench) -> None:
         Contender("towline, no cuts, same proxy", lambda: once(None), "BLAKE3, by both ends", clean),
     ]
     size = "64 MiB" if bench.scale.quick else "1 GiB"
-    bench.measure(Case("cuts", f"{size}, a cut every 20 MiB", "MB/s", HIGHER, contenders, key="goodput"))
-    for name, unit in (("resent %", "%"), ("cut to first byte ms", "ms")):
-        values = [extras[name] for extras in seen[1:] if name in extras]  # the first was the warm-up
-        if values:
-            turns = iter([values[0], *values])
-            contender = Contender("towline", lambda turns=turns: Sample(next(turns)))  # type: ignore[misc]
-            title = "bytes sent again" if unit == "%" else "from a cut to the first new byte (worst)"
-            bench.measure(Case("cuts", title, unit, LOWER, [contender], rounds=len(values), key=name))
+    note = "`beyond the file`: all bytes towards the client, those of TLS and frames, too, less the file's"
+    bench.measure(Case("cuts", f"{size}, a cut every 20 MiB", "MB/s", HIGHER, contenders, note, key="goodput"))
+    _derived(bench, "resent %", "bytes sent again: on the wire, beyond those without cuts", "%", [
+        max(with_cuts["beyond the file %"] - without["beyond the file %"], 0.0)
+        for with_cuts, without in zip(seen[True], seen[False], strict=False)
+    ])  # fmt: skip
+    waits = [extras["cut to first byte ms"] for extras in seen[True] if "cut to first byte ms" in extras]
+    _derived(bench, "cut to first byte ms", "from a cut to the first new byte, the worst of each round", "ms", waits)
+
+
+def _derived(bench: Bench, key: str, title: str, unit: str, values: list[float]) -> None:
+    """A row from what was seen on the way; `values` begins with the warm-up's."""
+    if len(values) > 1:
+        turns = iter(values)
+        contender = Contender("towline", lambda: Sample(next(turns)))
+        bench.measure(Case("cuts", title, unit, LOWER, [contender], rounds=len(values) - 1, key=key))
 
 
 def _download(bench: Bench, towline: Towline, every: str | None, target: str) -> dict[str, float]:
@@ -70,6 +77,7 @@ def _download(bench: Bench, towline: Towline, every: str | None, target: str) ->
             "MB/s": end["bytes"] / 1e6 / done.seconds,
             "cuts": float(end["cuts"]),
             "resent %": 100 * end["resent_bytes"] / end["bytes"],
+            "beyond the file %": 100 * proxy.finish() / end["bytes"] - 100,
         }
         waits = [wait for wait in proxy.waits if wait < time.monotonic() - begun]
         if waits:
@@ -93,6 +101,7 @@ class _Proxy:
         )  # fmt: skip
         self.address = str(self._event()["address"])
         self.waits: list[float] = []
+        self._down = 0
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
@@ -106,6 +115,8 @@ class _Proxy:
         while event := self._event():
             if event["event"] == "cut":
                 self._await_growth(folder, time.monotonic())
+            elif event["event"] == "done":
+                self._down = int(event["bytes_down"])
 
     def _await_growth(self, folder: str, cut: float) -> None:
         """Data in flight at the cut still lands for a few milliseconds; that does not count as new."""
@@ -117,9 +128,15 @@ class _Proxy:
                 return
             time.sleep(0.002)
 
+    def finish(self) -> int:
+        """End it; the bytes that went towards the client, TLS and frames included."""
+        self._process.terminate()
+        self._thread.join(5)
+        return self._down
+
     def close(self) -> None:
+        self.finish()
         self._bench.processes.stop(self._process)
-        self._thread.join(2)
 
 
 def _held(folder: str) -> int:
