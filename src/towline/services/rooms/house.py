@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 
 from towline.base.errors import LimitExceeded, NotFound, TowlineError, UnknownRoom, UsageError
@@ -49,6 +50,7 @@ class House:
         self._rate, self._burst, self._grace = rate, burst, grace
         self._rooms: dict[str, Room] = {}
         self._opening: dict[str, asyncio.Task[Room]] = {}
+        self._closing: dict[str, asyncio.Task[None]] = {}
         self._buckets: dict[str, Bucket] = {}
         self._books: asyncio.Task[None] | None = None
         self._restored = False
@@ -113,6 +115,11 @@ class House:
         return self._store.rooms.create(name, person, time.time())
 
     async def _opened(self, row: RoomRow) -> Room:
+        # Looked at again here: somebody else may have opened it while we looked its row up. Two open journals of one
+        # folder would each have their own truth.
+        room = self._rooms.get(row.name)
+        if room is not None:
+            return room
         opening = self._opening.get(row.name)
         if opening is None:
             opening = self._opening[row.name] = asyncio.create_task(self._open(row.name))
@@ -127,6 +134,8 @@ class House:
             return row, rows.members(name), rows.mutes(name), rows.removed(name), rows.reads(name)
 
         await self._make_room()
+        if name in self._closing:
+            await asyncio.wait([self._closing[name]])
         row, members, mutes, removed, read = await asyncio.to_thread(books)
         known = Cursor(row.epoch, row.seq) if row.epoch else None
         log_ = await FileLog.open(self.folder_of(name), options_of(row), known_high_water=known)
@@ -144,9 +153,21 @@ class House:
             return
         idle = [room for room in self._rooms.values() if room.idle and time.monotonic() - room.used_at > 1]
         for room in sorted(idle, key=lambda each: each.used_at)[: len(idle) // 4 + 1]:
-            del self._rooms[room.name]
+            if room.idle and self._rooms.pop(room.name, None) is room:
+                closing = self._closing[room.name] = asyncio.create_task(self._close(room))
+                closing.add_done_callback(partial(self._closed_one, room.name))
+                await asyncio.wait([closing])
+
+    async def _close(self, room: Room) -> None:
+        try:
             await self._save([room])
+        finally:
             await room.close()
+
+    def _closed_one(self, name: str, closing: asyncio.Task[None]) -> None:
+        del self._closing[name]
+        if not closing.cancelled() and (error := closing.exception()) is not None:
+            log.warning("Room %s could not be closed well: %s", name, error)
 
     def folder_of(self, name: str) -> str:
         """Where a room's log is: file systems differ in the names they take, so by a hash of the name."""
@@ -310,8 +331,8 @@ class House:
         self._closed = True
         if self._books is not None:
             self._books.cancel()
-        for opening in list(self._opening.values()):
-            await asyncio.wait([opening])
+        for under_way in [*self._opening.values(), *self._closing.values()]:
+            await asyncio.wait([under_way])
         rooms, self._rooms = list(self._rooms.values()), {}
         for room in rooms:
             try:
