@@ -24,12 +24,13 @@ _CACHED = 32  # batches; a thousand clients that come back after a restart ask f
 
 
 class Follower:
-    """Somebody's position in a room. `channel` is theirs; `cursor` counts while it is not live."""
+    """Somebody's position in a room. `channel` is theirs; `cursor` counts while it is not live; only who is `present`
+    hears signals."""
 
-    __slots__ = ("catching_up", "channel", "cursor", "person")
+    __slots__ = ("catching_up", "channel", "cursor", "person", "present")
 
-    def __init__(self, channel: Channel, cursor: Cursor, person: str) -> None:
-        self.channel, self.cursor, self.person = channel, cursor, person
+    def __init__(self, channel: Channel, cursor: Cursor, person: str, *, present: bool = False) -> None:
+        self.channel, self.cursor, self.person, self.present = channel, cursor, person, present
         self.catching_up: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -94,7 +95,7 @@ class Fanout:
     def signal(self, line: bytes, *, besides: str = "") -> None:
         """Something ephemeral to all who are live (but one person); who is behind hears of the present later."""
         for follower in self._live:
-            if follower.person != besides and follower.channel.stream.queued <= ROOM_LIVE.value:
+            if follower.present and follower.person != besides and follower.channel.stream.queued <= ROOM_LIVE.value:
                 self._offer(follower, line)
 
     def close(self) -> None:

@@ -78,7 +78,8 @@ class RoomsService:
         room = await self._room(channel, grants)
         present = requests.flag(channel.header, "present")
         nick = nick_of(requests.text(channel.header, "nick", ""))
-        follower = Follower(channel, await room.position(channel.header), channel.person)
+        cursor = await room.position(channel.header)
+        follower = Follower(channel, cursor, channel.person, present=present)
         channel.accept(_opening(room, follower))
         room.fanout.add(follower)
         for_good = False
