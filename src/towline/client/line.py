@@ -104,8 +104,8 @@ class Line(FileVerbs, RoomVerbs, JobVerbs):
         current = self._connection
         if current is not None and current.is_open and not current.session.going_away:
             return current
-        # One that is done counts for nothing: its connection may be lost again before its callback has run, and whoever
-        # tries again and again would be given the lost one without ever letting the loop run.
+        # One that is done counts for nothing: its connection may be lost again before its callback has run, and
+        # whoever tries again and again would be given the lost one without ever letting the loop run.
         if self._dialling is None or self._dialling.done():
             self._dialling = asyncio.ensure_future(self._redial(current))
             self._dialling.add_done_callback(self._dialled)
