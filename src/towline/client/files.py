@@ -8,14 +8,13 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from towline.base.errors import IsADirectory, NotFound, PathRefused, PeerError, TowlineError, UsageError
+from towline.base.errors import IsADirectory, NotFound, PathRefused, PeerError, UsageError
 from towline.base.oserrors import oserrors
 from towline.base.text import printable
 from towline.client.events import Done, TransferEvent
 from towline.client.placement import Placements
-from towline.client.reach import Reach
+from towline.client.reach import Reach, ask
 from towline.protocol.codec import Header
-from towline.protocol.table import Class
 from towline.services.files.local import Local, local_source, local_target
 from towline.services.files.messages import decode_rows
 from towline.services.files.plan import totals
@@ -234,19 +233,8 @@ def _at(op: str, remote: str) -> dict[str, str]:
 
 async def _ask(line: Reach, request: Header) -> list[Any]:
     """One request, one answer. What only looks is asked again after a cut; what changes something is not."""
-    for left in range(_LOOKS if request["op"] in _LOOKING else 1, 0, -1):
-        channel = await line.channel({"service": "files", **request}, Class.INTERACTIVE)
-        try:
-            message = await channel.receive()
-        except TowlineError as error:
-            if not error.retryable or left == 1:
-                raise
-            continue
-        if message is None:
-            break
-        channel.end()
-        return decode_rows(message.body)
-    raise PeerError("The node gave no answer.")
+    tries = _LOOKS if request["op"] in _LOOKING else 1
+    return decode_rows(await ask(line, {"service": "files", **request}, tries=tries))
 
 
 def _stat(row: Any) -> Stat:

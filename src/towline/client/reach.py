@@ -6,6 +6,7 @@ import ssl
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from towline.base.errors import PeerError, TowlineError
 from towline.protocol.codec import Header
 from towline.protocol.table import Class
 from towline.runtime.channel import Channel
@@ -43,3 +44,21 @@ class Reach(ABC):
     @abstractmethod
     def check_certificate(self, der: bytes | None) -> None:
         """Raise WrongPin unless it is the pinned one."""
+
+
+async def ask(line: Reach, header: Header, *, tries: int) -> bytes:
+    """One request, one answer in the body of one message. `tries` above 1 asks again after a cut: only for what is
+    harmless to ask twice."""
+    for left in range(tries, 0, -1):
+        channel = await line.channel(header, Class.INTERACTIVE)
+        try:
+            message = await channel.receive()
+        except TowlineError as error:
+            if not error.retryable or left == 1:
+                raise
+            continue
+        if message is None:
+            break
+        channel.end()
+        return message.body
+    raise PeerError("The node gave no answer.")

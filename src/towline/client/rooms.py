@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from towline.base.errors import CursorFromFuture, PeerError, TowlineError, UsageError
 from towline.base.ids import encode
-from towline.client.reach import Reach
+from towline.client.reach import Reach, ask
 from towline.client.since import Since, position_of
 from towline.journal import Cursor
 from towline.protocol.codec import Header
-from towline.protocol.table import Class
 from towline.runtime.channel import Channel
 from towline.services.rooms.limits import ROOM_ID, ROOM_TEXT
 from towline.services.rooms.messages import Fields, Item, Missed, Signal, parse_lines, said, utf8
@@ -336,22 +335,11 @@ class _Reports:
 
 async def ask_rooms(line: Reach, request: Header) -> Any:
     """One request, one answer. All of them may be asked again after a cut: what they change stays the same."""
-    for left in range(_LOOKS, 0, -1):
-        channel = await line.channel({"service": "rooms", **request}, Class.INTERACTIVE)
-        try:
-            message = await channel.receive()
-        except TowlineError as error:
-            if not error.retryable or left == 1:
-                raise
-            continue
-        if message is None:
-            break
-        channel.end()
-        try:
-            return json.loads(message.body)
-        except ValueError:
-            break
-    raise PeerError("The node gave no answer.")
+    body = await ask(line, {"service": "rooms", **request}, tries=_LOOKS)
+    try:
+        return json.loads(body)
+    except ValueError:
+        raise PeerError("The node's answer cannot be understood.") from None
 
 
 def _rows(value: Any) -> list[Fields]:
