@@ -14,8 +14,9 @@ from towline.runtime.threads import in_thread
 from towline.services import requests
 from towline.services.files.conversation import ReceivingSide, Talk
 from towline.services.files.messages import top_entry
-from towline.services.files.receiver import Receiver, Tally
+from towline.services.files.receiver import Receiver
 from towline.services.files.sinks import Sink
+from towline.services.files.unsettled import Tally
 
 
 class Get(Transfer):
@@ -87,7 +88,7 @@ class Get(Transfer):
         side.attach(receiver)
 
         async def conclude() -> None:
-            await side.conclude(lambda: [self._tally.received, self._tally.wasted])
+            await side.conclude(lambda: self._tally.counts)
             await in_thread(receiver.close)
 
         lanes = self.keep_lanes(connection, talk, receiver.drive, lambda: side.whole)

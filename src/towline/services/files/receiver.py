@@ -1,82 +1,27 @@
-"""The receiving half of a transfer: looks at what is there, asks for what is missing, verifies, publishes."""
+"""The receiving half of a transfer: looks at what is there, asks for what is missing; what comes is in other rooms.
+
+`incoming` drives the lanes, `packs` takes small files, `unsettled` keeps the files until they have their outcome.
+"""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
-from blake3 import blake3
-
-from towline.base.errors import (
-    BadMessage,
-    Conflict,
-    ConnectionLost,
-    DiskError,
-    IsADirectory,
-    NoSpace,
-    StreamClosed,
-    Superseded,
-    TowlineError,
-    VerificationFailed,
-)
-from towline.base.limits import FRAME_BODY, MIB
+from towline.base.errors import BadMessage, Conflict, ConnectionLost, IsADirectory, TowlineError
 from towline.protocol.codec import Header
-from towline.protocol.table import Kind
-from towline.runtime.lanes import Lane, LaneFrame
+from towline.runtime.lanes import Lane
 from towline.services import requests
-from towline.services.files.messages import (
-    PACK_BYTES,
-    PACK_FILES,
-    SMALL_FILE,
-    Outcome,
-    Say,
-    decode_rows,
-    encode_rows,
-    index_of,
-)
+from towline.services.files.incoming import Incoming
+from towline.services.files.messages import Outcome, Say, decode_rows, encode_rows, index_of
 from towline.services.files.names import quoted
+from towline.services.files.packs import PacksIn
 from towline.services.files.plan import Entry
-from towline.services.files.sinks import Sink, Writing
+from towline.services.files.sinks import Sink
 from towline.services.files.tree import Stat
+from towline.services.files.unsettled import FATAL, File, Tally, Unsettled, check_asked
 
-# A large file's ranges are made durable, and acknowledged, after this much or this long.
-_CHECKPOINT_BYTES = 32 * MIB
-_CHECKPOINT_SECONDS = 1.0
-# A sender of a stream holds what is not acknowledged in memory and stops when that is full: well before that.
-_STREAM_CHECKPOINT_BYTES = 8 * MIB
-# What ends a whole transfer instead of one file: the next file would meet it too.
-_FATAL = (NoSpace, DiskError)
 OVERWRITE = ("never", "older", "always")
-
-
-@dataclass(slots=True)
-class _File:
-    """A file of the plan without an outcome."""
-
-    entry: Entry
-    replace: bool
-    asked: bool = False  # for its content; what nobody asked for is not written
-    there: str = ""  # the digest of what the target is now, when that may be the same
-    otherwise: str = "send"  # what to do when the target turns out to have other content
-    writing: Writing | None = None
-    digest: str | None = None  # what the sender says the whole must be
-    size: int = -1
-    finishing: bool = False
-    over: bool = False  # it has its outcome; a lane may still hold on to it
-    retried: bool = False
-    unsynced: int = 0
-    synced_at: float = 0.0
-
-
-@dataclass(slots=True)
-class Tally:
-    """Bytes of files that arrived on lanes, and those among them that had to be thrown away."""
-
-    received: int = 0
-    wasted: int = 0
 
 
 class Receiver:
@@ -100,15 +45,10 @@ class Receiver:
         self._settle = settle
         self._abort = abort
         self._overwrite = overwrite
-        self._tally = tally
-        self._files: dict[int, _File] = {}
+        self._files = Unsettled(sink, say, settle, abort, tally)
+        self._lanes = Incoming(self._files, PacksIn(self._files, sink), say)
         self._folders: list[Entry] = []
-        self._lanes: dict[int, Lane] = {}
-        self._over: set[int] = set()  # lanes that the sender says are dead
-        self._change = threading.Condition()
         self._looking = threading.Lock()  # at what is there; the loop does not wait for that when it is cancelled
-        self._closing = False
-        self._finisher = ThreadPoolExecutor(1, "towline-publish")
         self.resumed = 0  # bytes that were there already
 
     # --- the plan ---
@@ -123,7 +63,7 @@ class Receiver:
         have: list[list[object]] = []
         settled: list[Outcome] = []
         for index, entry in entries:
-            if self._closing:
+            if self._files.closing:
                 return
             try:
                 if entry.kind == "file":
@@ -133,9 +73,9 @@ class Receiver:
             except ConnectionLost:
                 return  # it was closed
             except TowlineError as error:
-                self._drop(index)
+                self._files.drop(index)
                 settled.append(Outcome(index, entry.size, "", error=error))
-                if isinstance(error, _FATAL):
+                if isinstance(error, FATAL):
                     self._abort(error)
                     return
         if want:
@@ -172,15 +112,15 @@ class Receiver:
         self, index: int, entry: Entry, want: list[int], have: list[list[object]], settled: list[Outcome]
     ) -> None:
         there = self._sink.existing(entry)
-        file = _File(entry, replace=there is not None)
-        self._files[index] = file
+        file = File(entry, replace=there is not None)
+        self._files.add(index, file)
         if there is not None:
             if there.kind == "dir":
                 raise IsADirectory(f"{quoted(entry.path)} is a folder at the target and a file at the source.")
             file.otherwise = self._verdict(entry, there)
             if there.kind == "file" and _may_be_same(entry, there):
                 file.size = there.size
-                file.there = self._sink.existing_digest(entry, lambda: self._closing)
+                file.there = self._sink.existing_digest(entry, lambda: self._files.closing)
                 have.append([index, file.there])
                 return
         if file.otherwise == "send":
@@ -188,16 +128,16 @@ class Receiver:
         else:
             settled.append(self._left_alone(index, file))
 
-    def _ask(self, index: int, file: _File, want: list[int]) -> None:
+    def _ask(self, index: int, file: File, want: list[int]) -> None:
         file.asked = True
         if self._sink.begun(file.entry):
             self._resume(index, file)
         else:
             want.append(index)
 
-    def _left_alone(self, index: int, file: _File) -> Outcome:
+    def _left_alone(self, index: int, file: File) -> Outcome:
         """The target has other content, and that stays."""
-        self._drop(index)
+        self._files.drop(index)
         if file.otherwise == "keep":
             return Outcome(index, file.entry.size, "", "kept")
         return Outcome(index, file.entry.size, "", error=_conflict(file.entry))
@@ -210,8 +150,8 @@ class Receiver:
             return "send" if there.mtime_ns < entry.mtime_ns else "keep"
         return "conflict"
 
-    def _resume(self, index: int, file: _File) -> None:
-        writing = self._open(file)
+    def _resume(self, index: int, file: File) -> None:
+        writing = self._files.open(file)
         if writing.restarted_because:
             self._say({"t": "restarted", "file": index, "reason": writing.restarted_because}, b"")
         ranges = writing.ranges
@@ -228,11 +168,10 @@ class Receiver:
         for row in decode_rows(body):
             match row:
                 case [int(index), str(digest)]:
-                    with self._change:
-                        known = self._files.get(index_of(index))
+                    known = self._files.find(index_of(index))
                     if known is not None and digest != known.there:
                         raise BadMessage(f"{quoted(known.entry.path)} is not the same at the target.")
-                    file = self._drop(index)
+                    file = self._files.drop(index)
                     if file is not None:
                         settled.append(Outcome(index, file.size, digest, "same"))
                 case _:
@@ -249,8 +188,7 @@ class Receiver:
         settled: list[Outcome] = []
         for row in decode_rows(body):
             index = index_of(row)
-            with self._change:
-                file = self._files.get(index) if not self._closing else None
+            file = self._files.find(index) if not self._files.closing else None
             if file is not None and (not file.there or file.asked):
                 raise BadMessage(f"Nobody said that {quoted(file.entry.path)} may be the same at the target.")
             if file is not None and file.otherwise == "send":
@@ -263,309 +201,42 @@ class Receiver:
 
     def on_gone(self, index: int, error: TowlineError) -> None:
         """The sender cannot give it (any more)."""
-        file = self._drop(index)
+        file = self._files.drop(index)
         if file is not None:
             self._settle([Outcome(index, file.entry.size, "", error=error)])
 
     def on_sent(self, header: Header) -> None:
         """All of it is out; this is what the whole must be."""
-        with self._change:
-            file = self._files.get(requests.number(header, "file"))
-            if file is None:
-                return
-            size = requests.number(header, "size")
-            if not file.asked or (file.entry.size >= 0 and size != file.entry.size):
-                raise BadMessage(f"{quoted(file.entry.path)} was not asked for, or not in that size.")
-            file.digest, file.size = requests.text(header, "digest"), size
-        self._finish_if_whole(requests.number(header, "file"), file)
+        index, size = requests.number(header, "file"), requests.number(header, "size")
+        file = self._files.find(index)
+        if file is not None:
+            check_asked(file, size)
+            self._files.expect(index, file, requests.text(header, "digest"), size)
 
     # --- lanes ---
 
     def drive(self, lane: Lane, number: int) -> None:
         """Receive from `lane` until it ends. Blocking; on a thread of its own."""
-        with self._change:
-            if self._closing or number in self._over:
-                return
-            self._lanes[number] = lane
-        reached = 0
-        missing: list[list[int]] = []
-        buffer = memoryview(bytearray(PACK_BYTES.value + SMALL_FILE))
-        try:
-            while not missing and (frame := lane.receive()) is not None:
-                if frame.kind is not Kind.OPEN:
-                    raise BadMessage("A range begins with OPEN.")
-                reached = requests.number(frame.header, "n")
-                missing = self._receive(lane, frame, buffer)
-                reached += 1
-        except _FATAL as error:
-            self._abort(error)
-        except ConnectionLost:
-            pass  # the lane is over; the report says how far it got
-        except TowlineError as error:
-            self._abort(error)
-        finally:
-            lane.shutdown()
-            self._report(number, reached, missing)
+        self._lanes.drive(lane, number)
 
     def on_lane_over(self, number: int) -> None:
         """The sender noticed first that a lane is dead."""
-        with self._change:
-            lane = self._lanes.get(number)
-            self._over.add(number)
-        if lane is not None:
-            lane.shutdown()  # its thread reports how far it got
-        else:
-            self._report(number, 0, [])  # it never got here; or it did, and what was reported did not get there
+        self._lanes.on_lane_over(number)
 
     def close(self) -> None:
         """The conversation is over: end the lanes, keep what is unfinished."""
-        with self._change:
-            self._closing = True
-            lanes = list(self._lanes.values())
+        self._files.stop()
         self._sink.interrupt()
-        for lane in lanes:
-            lane.shutdown()
-        with self._change:
-            self._change.wait_for(lambda: not self._lanes)
-        self._finisher.shutdown(wait=True)
+        self._lanes.stop()
+        self._lanes.join()
+        self._files.finish()
         with self._looking:
-            for file in self._files.values():
-                if file.writing is not None:
-                    file.writing.close()
-            self._files.clear()
+            self._files.close()
 
     def finish(self, top: Entry | None) -> None:
         """Everything has its outcome: folders get their times and bits, and so does the whole, if it is one."""
-        self._finisher.shutdown(wait=True)
+        self._files.finish()
         self._sink.stamp(self._folders if top is None else [*self._folders, top])
-
-    # --- inside: one range ---
-
-    def _receive(self, lane: Lane, frame: LaneFrame, buffer: memoryview) -> list[list[int]]:
-        """One range; what of it did not come, as rows of a lane's report."""
-        if "pack" in frame.header:
-            return self._receive_pack(lane, frame.header, buffer)
-        index = requests.number(frame.header, "file")
-        start = requests.number(frame.header, "from")
-        end = requests.number(frame.header, "to", least=-1)
-        with self._change:
-            file = self._files.get(index)
-        if file is None:
-            return self._discard_range(lane, buffer)
-        if (end < 0) != (file.entry.size < 0) or end > file.entry.size >= 0 or (end >= 0 and start > end):
-            raise BadMessage(f"The range {start} to {end} does not lie in {quoted(file.entry.path)}.")
-        if not file.asked:
-            raise BadMessage(f"{quoted(file.entry.path)} was not asked for.")
-        try:
-            writing = self._open(file)
-            if requests.flag(frame.header, "hole"):
-                writing.write_zeros(start, end - start)
-                start = end
-            reached, ended = self._receive_range(lane, index, file, writing, start, end, buffer)
-        except (Superseded, BadMessage, *_FATAL):
-            raise
-        except TowlineError as error:
-            if isinstance(error, ConnectionLost):
-                raise
-            self._fail(index, error)
-            return self._discard_range(lane, buffer)
-        self._finish_if_whole(index, file)
-        return [] if ended else [[index, reached, end]]
-
-    def _receive_range(
-        self, lane: Lane, index: int, file: _File, writing: Writing, at: int, end: int, buffer: memoryview
-    ) -> tuple[int, bool]:
-        """Write what comes until END: how far it got, and whether END came."""
-        while True:
-            frame = self._next(lane)
-            if frame is None:
-                return at, False
-            if frame.kind is Kind.END:
-                return at, True
-            if 0 <= end < at + frame.size:
-                raise BadMessage("A range is longer than it said.")
-            count = lane.read_body(buffer[: frame.size])
-            writing.write(at, buffer[:count])
-            at += count
-            with self._change:
-                self._tally.received += count
-            file.unsynced += count
-            self._checkpoint_if_due(index, file, writing)
-            if count < frame.size:
-                return at, False
-
-    def _checkpoint_if_due(self, index: int, file: _File, writing: Writing) -> None:
-        now = time.monotonic()
-        file.synced_at = file.synced_at or now
-        enough = _CHECKPOINT_BYTES if file.entry.size >= 0 else _STREAM_CHECKPOINT_BYTES
-        if file.unsynced < enough and now - file.synced_at < _CHECKPOINT_SECONDS:
-            return
-        file.unsynced, file.synced_at = 0, now
-        durable = writing.checkpoint()
-        tally = [self._tally.received, self._tally.wasted]
-        self._say({"t": "kept", "file": index, "upto": durable.contiguous(), "tally": tally}, b"")
-
-    def _receive_pack(self, lane: Lane, header: Header, buffer: memoryview) -> list[list[int]]:
-        rows = _pack_rows(header.get("pack"))
-        if sum(size for _, size, _ in rows) > len(buffer) or len(rows) > PACK_FILES.value:
-            raise BadMessage("A pack is larger than the limit pack_bytes or pack_files.")
-        filled, ended = 0, False
-        while not ended and (frame := self._next(lane)) is not None:
-            ended = frame.kind is Kind.END
-            if filled + frame.size > len(buffer):
-                raise BadMessage("A pack is longer than it said.")
-            count = lane.read_body(buffer[filled : filled + frame.size]) if frame.size else 0
-            filled += count
-            if count < frame.size:
-                break
-        at, arrived, missing = 0, [], []
-        for index, size, digest in rows:
-            if at + size <= filled:
-                arrived.append((index, buffer[at : at + size], digest))
-            else:
-                missing.append([index])
-            at += size
-        useful = sum(len(content) for _, content, _ in arrived)
-        with self._change:
-            self._tally.received += filled
-            self._tally.wasted += filled - useful
-        self._publish_pack(arrived)
-        return missing
-
-    def _publish_pack(self, arrived: list[tuple[int, memoryview, str]]) -> None:
-        settled: list[Outcome] = []
-        batch: list[tuple[Entry, memoryview, bool]] = []
-        indexes: list[tuple[int, str]] = []
-        for index, content, digest in arrived:
-            with self._change:
-                known = self._files.get(index)
-            if known is not None and (not known.asked or known.entry.size != len(content)):
-                raise BadMessage(f"{quoted(known.entry.path)} was not asked for, or not in that size.")
-            file = self._drop(index)
-            if file is None:
-                continue
-            if blake3(content).hexdigest() != digest:
-                settled.append(Outcome(index, len(content), "", error=_damaged(file.entry)))
-                continue
-            batch.append((file.entry, content, file.replace))
-            indexes.append((index, digest))
-        for (index, digest), (entry, _, _), error in zip(
-            indexes, batch, self._sink.publish_small(batch), strict=True
-        ):
-            settled.append(Outcome(index, entry.size, digest if error is None else "", error=error))
-            if isinstance(error, _FATAL):
-                raise error
-        self._settle(settled)
-
-    def _discard_range(self, lane: Lane, buffer: memoryview) -> list[list[int]]:
-        """A range of a file that has its outcome: read past it."""
-        while (frame := self._next(lane)) is not None and frame.kind is not Kind.END:
-            count = lane.read_body(buffer[: frame.size])
-            with self._change:
-                self._tally.received += count
-                self._tally.wasted += count
-            if count < frame.size:
-                break
-        return []
-
-    @staticmethod
-    def _next(lane: Lane) -> LaneFrame | None:
-        frame = lane.receive()
-        if frame is not None and frame.kind not in (Kind.DATA, Kind.END):
-            raise BadMessage("A range has DATA and END and nothing else.")
-        if frame is not None and frame.size > FRAME_BODY.value:
-            raise BadMessage("A frame is larger than the limit frame_body.")
-        return frame
-
-    def _open(self, file: _File) -> Writing:
-        with self._change:
-            if file.over or (file.writing is None and self._closing):
-                raise StreamClosed("The file has its outcome.")
-            if file.writing is None:
-                file.writing = self._sink.open(file.entry)
-            return file.writing
-
-    # --- inside: the end of a file ---
-
-    def _finish_if_whole(self, index: int, file: _File) -> None:
-        with self._change:
-            if file.digest is None or file.finishing or file.over or self._closing:
-                return
-            if file.writing is None:
-                if file.size:
-                    return
-            elif file.writing.ranges.missing(file.size):
-                return
-            file.finishing = True
-            self._finisher.submit(self._finish, index, file)
-
-    def _finish(self, index: int, file: _File) -> None:
-        """Verify and publish; on a thread of its own, beside the lanes."""
-        try:
-            writing = self._open(file)
-            digest = writing.digest(file.size)
-            if digest != file.digest:
-                self._distrust(index, file, writing)
-                return
-            writing.publish(file.entry, file.size, replace=file.replace)
-        except (Superseded, *_FATAL) as error:
-            self._abort(error)
-        except TowlineError as error:
-            self._fail(index, error)
-        else:
-            with self._change:
-                self._files.pop(index, None)
-                file.over = True
-            self._settle([Outcome(index, file.size, digest)])
-
-    def _distrust(self, index: int, file: _File, writing: Writing) -> None:
-        """The whole is not what was sent: something was wrong with what was kept. Once more, from nothing."""
-        writing.distrust()
-        if file.retried or file.entry.size < 0 or not writing.ranges.missing(file.size):
-            self._fail(index, _damaged(file.entry))
-            return
-        with self._change:
-            self._tally.wasted += file.size
-            file.retried, file.finishing, file.digest = True, False, None
-        self._say({"t": "resume", "file": index, "start": 0, "covered": 0}, encode_rows([[0, file.size]]))
-
-    def _fail(self, index: int, error: TowlineError) -> None:
-        if self._closing:
-            return  # it has to do with the end of the conversation, not with the file
-        file = self._drop(index)
-        if file is not None:
-            self._settle([Outcome(index, file.entry.size, "", error=error)])
-
-    def _drop(self, index: int) -> _File | None:
-        """Forget a file that has its outcome; what is unfinished of it stays on disk."""
-        with self._change:
-            file = self._files.pop(index, None)
-            if file is not None:
-                file.over = True
-        if file is not None and file.writing is not None:
-            file.writing.close()
-        return file
-
-    def _report(self, number: int, reached: int, missing: list[list[int]]) -> None:
-        with self._change:
-            self._lanes.pop(number, None)
-            self._change.notify_all()
-            closing = self._closing
-            tally = [self._tally.received, self._tally.wasted]
-        if not closing:
-            header: Header = {"t": "lane-over", "lane": number, "next": reached, "missing": missing, "tally": tally}
-            self._say(header, b"")
-
-
-def _pack_rows(value: object) -> list[tuple[int, int, str]]:
-    rows: list[tuple[int, int, str]] = []
-    for row in value if isinstance(value, list) else []:
-        match row:
-            case [int(index), int(size), str(digest)] if size >= 0:
-                rows.append((index_of(index), size, digest))
-            case _:
-                raise BadMessage("A file of a pack is a number, a size and a digest.")
-    return rows
 
 
 def _may_be_same(entry: Entry, there: Stat) -> bool:
@@ -577,7 +248,3 @@ def _conflict(entry: Entry) -> Conflict:
     return Conflict(
         f"{quoted(entry.path)} exists at the target with other content; choose with --overwrite older|always."
     )
-
-
-def _damaged(entry: Entry) -> VerificationFailed:
-    return VerificationFailed(f"{quoted(entry.path)} did not arrive as it was sent; nothing was published.")

@@ -19,12 +19,13 @@ from towline.services.files.digests import DigestCache
 from towline.services.files.messages import LANES, Outcome, encode_rows, top_entry, top_header
 from towline.services.files.pace import Pace
 from towline.services.files.plan import Entry, Skipped, totals
-from towline.services.files.receiver import OVERWRITE, Receiver, Tally
+from towline.services.files.receiver import OVERWRITE, Receiver
 from towline.services.files.sender import Sender
 from towline.services.files.shares import Shares
 from towline.services.files.sinks import OpenParts, TreeSink
 from towline.services.files.sources import TreeSource
 from towline.services.files.tree import Root, Stat
+from towline.services.files.unsettled import Tally
 from towline.store.transfers import Transfers
 from towline.trust.grants import Grants
 
@@ -150,7 +151,7 @@ class FilesService:
         side.attach(receiver)
         try:
             self._open_door(channel, transfer, receiver.drive, {})
-            await talk.run(side.listen(), side.conclude(lambda: _counts(transfer.tally)))
+            await talk.run(side.listen(), side.conclude(lambda: transfer.tally.counts))
         finally:
             self._close_door(transfer)
             await to_the_end(receiver.close)
@@ -219,7 +220,7 @@ class FilesService:
         transfer.end = lambda: channel.reset(Superseded())
         wanted = requests.number(channel.header, "lanes", 1, least=0, most=LANES.value)
         tickets = [self._ticket(channel.person, transfer) for _ in range(wanted)]
-        channel.accept(opening | {"tickets": tickets, "tally": _counts(transfer.tally)})
+        channel.accept(opening | {"tickets": tickets, "tally": transfer.tally.counts})
 
     def _close_door(self, transfer: _Transfer) -> None:
         """No more lanes for this conversation."""
@@ -279,10 +280,6 @@ def _some_rows(entries: Iterator[Stat]) -> list[list[object]]:
         if len(rows) >= LISTING_BATCH:
             break
     return rows
-
-
-def _counts(tally: Tally) -> list[int]:
-    return [tally.received, tally.wasted]
 
 
 def _ignore_outcome(entry: Entry, outcome: Outcome) -> None:

@@ -1,0 +1,225 @@
+"""The sender's lanes: a queue of packs and segments, what went out on which lane, and what has to go again."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+from towline.base.errors import ConnectionLost, TowlineError
+from towline.base.limits import FRAME_BODY
+from towline.protocol.codec import Header
+from towline.protocol.table import Kind
+from towline.runtime.lanes import Lane
+from towline.services import requests
+from towline.services.files.messages import Say
+from towline.services.files.pace import Pace
+from towline.services.files.packs import PacksOut
+from towline.services.files.planned import Planned
+from towline.services.files.sources import Reading, Source
+
+_CHUNK = FRAME_BODY.value
+
+
+class Pack(NamedTuple):
+    """Small files that travel together."""
+
+    files: tuple[int, ...]
+
+
+class Segment(NamedTuple):
+    """A range of one file; `end` -1 means up to wherever the stream ends."""
+
+    file: int
+    start: int
+    end: int
+    hole: bool
+
+
+Work: TypeAlias = Pack | Segment
+
+
+@dataclass(slots=True)
+class _LaneRecord:
+    """What went out on one lane and may have to go again."""
+
+    lane: Lane
+    sent: dict[int, Work] = field(default_factory=dict)
+    enough: int = 256  # so many are kept before it is looked which of them are needed no more
+    next: int = 0
+    dead: bool = False
+    running: bool = True
+    report: Header | None = None
+
+
+class Outgoing:
+    """The lanes of one sender, each driven by a thread of its own, and the queue that feeds them.
+
+    `again` hears from any thread what a lane that is over did not bring to the other side.
+    """
+
+    def __init__(
+        self, planned: Planned, source: Source, say: Say, again: Callable[[list[Work]], None], pace: Pace
+    ) -> None:
+        self._planned = planned
+        self._packs = PacksOut(source, pace, planned.gone, self._count)
+        self._say = say
+        self._again = again
+        self._pace = pace
+        self._queue: deque[Work] = deque()
+        self._lanes: dict[int, _LaneRecord] = {}
+        self._change = threading.Condition()
+        self._closing = False
+        self.sent_bytes = 0
+
+    def put(self, work: Iterable[Work]) -> None:
+        """Queue it for the next lane that is free."""
+        with self._change:
+            self._queue.extend(work)
+            self._change.notify_all()
+
+    def drive(self, lane: Lane, number: int) -> None:
+        """Send over `lane` until the transfer is over or the lane is. Blocking."""
+        record = _LaneRecord(lane)
+        with self._change:
+            if self._closing:
+                return
+            self._lanes[number] = record
+        buffer = memoryview(bytearray(_CHUNK))
+        try:
+            while (work := self._take(record)) is not None:
+                position = record.next
+                record.next += 1
+                record.sent[position] = work
+                if len(record.sent) > record.enough:
+                    self._forget_resolved(record)
+                head: Header = {"lane": number, "n": position}
+                if isinstance(work, Pack):
+                    self._packs.send(lane, head, self._planned.still(work.files))
+                else:
+                    self._send_segment(lane, head, work, buffer)
+        except TowlineError:
+            pass  # the receiver will say how far the lane got
+        finally:
+            self._lane_stopped(number, record)
+
+    def on_lane_over(self, header: Header) -> None:
+        """The receiver says how far a lane got."""
+        number = requests.number(header, "lane")
+        with self._change:
+            record = self._lanes.get(number)
+            if record is None or record.report is not None:
+                return
+            record.report = header
+            record.dead = True
+            self._change.notify_all()
+            running = record.running
+        if running:
+            record.lane.shutdown()
+        else:
+            self._requeue(number, record)
+
+    def stop(self) -> None:
+        """End the lanes and admit no more."""
+        with self._change:
+            self._closing = True
+            self._queue.clear()
+            records = list(self._lanes.values())
+            self._change.notify_all()
+        for record in records:
+            record.lane.shutdown()
+
+    def join(self) -> None:
+        """Wait until no lane is driven any more. Blocks."""
+        with self._change:
+            self._change.wait_for(lambda: not any(record.running for record in self._lanes.values()))
+
+    # --- inside: one piece of work ---
+
+    def _take(self, record: _LaneRecord) -> Work | None:
+        with self._change:
+            self._change.wait_for(lambda: self._queue or self._closing or record.dead)
+            if self._closing or record.dead:
+                return None
+            return self._queue.popleft()
+
+    def _send_segment(self, lane: Lane, head: Header, work: Segment, buffer: memoryview) -> None:
+        open_file = self._planned.opened(work.file)
+        if open_file is None:
+            return  # it got its outcome meanwhile
+        head |= {"file": work.file, "from": work.start, "to": work.end}
+        lane.send(Kind.OPEN, head | {"hole": True} if work.hole else head)
+        at = work.end if work.hole else work.start
+        try:
+            at = self._send_range(lane, open_file.reading, at, work.end, buffer)
+        except TowlineError as error:
+            if isinstance(error, ConnectionLost):
+                self._planned.leave(open_file)
+                raise
+            self._planned.gone(work.file, error)
+        lane.send(Kind.END, {"at": at})
+        if not self._planned.leave(open_file):
+            self._planned.finish_soon(work.file, open_file)
+
+    def _send_range(self, lane: Lane, reading: Reading, at: int, end: int, buffer: memoryview) -> int:
+        """Send [at, end), or up to the end of the stream; how far it got."""
+        while at < end or end < 0:
+            target = buffer if end < 0 else buffer[: min(_CHUNK, end - at)]
+            count = reading.read_into(at, target)
+            if not count:
+                break
+            reading.digest.feed(at, target[:count])  # a stream's own thread was quicker: then nothing happens
+            self._pace.spend(count)
+            lane.send(Kind.DATA, None, target[:count])
+            self._count(count)
+            at += count
+        return at
+
+    def _count(self, count: int) -> None:
+        with self._change:
+            self.sent_bytes += count
+
+    # --- inside: the end of a lane ---
+
+    def _lane_stopped(self, number: int, record: _LaneRecord) -> None:
+        record.lane.shutdown()
+        with self._change:
+            record.running = False
+            record.dead = True
+            reported = record.report is not None
+            closing = self._closing
+            self._change.notify_all()
+        if closing:
+            return
+        if reported:
+            self._requeue(number, record)
+        else:
+            self._say({"t": "lane-over", "lane": number}, b"")
+
+    def _requeue(self, number: int, record: _LaneRecord) -> None:
+        """What the receiver did not get of this lane: all behind `next`, and the listed rest of what it began."""
+        report = record.report or {}
+        reached = requests.number(report, "next", 0)
+        again = [work for position, work in record.sent.items() if position >= reached]
+        missing = report.get("missing")
+        for row in missing if isinstance(missing, list) else []:
+            match row:
+                case [int(index)]:
+                    again.append(Pack((index,)))
+                case [int(index), int(start), int(end)]:
+                    again.append(Segment(index, start, end, hole=False))
+        with self._change:
+            self._lanes.pop(number, None)
+        self._again(again)
+
+    def _forget_resolved(self, record: _LaneRecord) -> None:
+        """What has its outcome need not go again."""
+        with self._change:
+            record.sent = {
+                position: work
+                for position, work in record.sent.items()
+                if any(file in self._planned for file in (work.files if isinstance(work, Pack) else (work.file,)))
+            }
+            record.enough = 2 * len(record.sent) + 256

@@ -1,0 +1,147 @@
+"""The sender's entries without an outcome, and the large files among them that are open."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from towline.base.errors import BadMessage, TowlineError
+from towline.services.files.messages import Say, fail_header
+from towline.services.files.plan import Entry
+from towline.services.files.sources import Reading, Source
+
+_VERDICTS = 4  # for one entry: it may be the same, it is wanted, and once more if it did not verify
+
+
+@dataclass(slots=True)
+class OpenFile:
+    """A large file on its way. `waiting` segments are queued or on a lane."""
+
+    reading: Reading
+    waiting: int = 0
+
+
+class Planned:
+    """Entries by their number in the plan. Thread-safe."""
+
+    def __init__(self, source: Source, say: Say) -> None:
+        self._source = source
+        self._say = say
+        self._entries: dict[int, Entry] = {}
+        self._verdicts: dict[int, int] = {}
+        self._open: dict[int, OpenFile] = {}
+        self._turn = threading.Lock()
+        self._closing = False
+        self._finisher = ThreadPoolExecutor(1, "towline-digest")
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._entries
+
+    @property
+    def closing(self) -> bool:
+        """The conversation is over."""
+        return self._closing
+
+    def add(self, first: int, entries: list[Entry]) -> None:
+        """Entries with the numbers from `first` on."""
+        with self._turn:
+            self._entries.update(enumerate(entries, first))
+
+    def entry(self, index: int) -> Entry:
+        """Raises BadMessage when there is none (the number came from the peer)."""
+        entry = self._entries.get(index)
+        if entry is None:
+            raise BadMessage(f"Entry {index} was not planned or has its outcome.")
+        return entry
+
+    def still(self, indexes: Sequence[int]) -> list[tuple[int, Entry]]:
+        """Those of these that have no outcome yet."""
+        found = ((index, self._entries.get(index)) for index in indexes)
+        return [(index, entry) for index, entry in found if entry is not None]
+
+    def verdict(self, index: int) -> int:
+        """Count what the receiver says of an entry: what it makes us do has an end. Raises BadMessage."""
+        count = self._verdicts.get(index, 0) + 1
+        if count > _VERDICTS:
+            raise BadMessage(f"Entry {index} was asked for {count} times.")
+        with self._turn:
+            if index in self._entries:
+                self._verdicts[index] = count
+        return index
+
+    def resolve(self, index: int) -> Entry | None:
+        """The entry has its outcome; None when that was known."""
+        with self._turn:
+            open_file = self._open.pop(index, None)
+            entry = self._entries.pop(index, None)
+            self._verdicts.pop(index, None)
+        if open_file is not None:
+            open_file.reading.close()
+        return entry
+
+    def gone(self, index: int, error: TowlineError) -> None:
+        """Tell the receiver that it cannot be had (any more)."""
+        self._say(fail_header(index, error, "gone"), b"")
+
+    # --- large files ---
+
+    def opened(self, index: int) -> OpenFile | None:
+        """None when it was not opened, or has its outcome."""
+        with self._turn:
+            return self._open.get(index)
+
+    def open(self, index: int) -> OpenFile:
+        """Raises what opening raises."""
+        open_file = self.opened(index)
+        if open_file is None:
+            open_file = OpenFile(self._source.open(self.entry(index)))
+            with self._turn:
+                self._open[index] = open_file
+        return open_file
+
+    def expect(self, open_file: OpenFile, segments: int) -> None:
+        """So many more segments of it will be queued."""
+        with self._turn:
+            open_file.waiting += segments
+
+    def leave(self, open_file: OpenFile) -> int:
+        """One segment is off the queue; how many more the file has there."""
+        with self._turn:
+            open_file.waiting -= 1
+            return open_file.waiting
+
+    def finish_soon(self, index: int, open_file: OpenFile) -> None:
+        """All that was asked for is out: say what the whole must be, if the source is still what it was."""
+        with self._turn:
+            if not self._closing:
+                self._finisher.submit(self._finish, index, open_file)
+
+    def _finish(self, index: int, open_file: OpenFile) -> None:
+        try:
+            digest, size = open_file.reading.finish()
+        except TowlineError as error:
+            self.gone(index, error)
+            return
+        self._say({"t": "sent", "file": index, "digest": digest, "size": size}, b"")
+
+    # --- the end ---
+
+    def stop(self) -> None:
+        """Begin nothing new."""
+        with self._turn:
+            self._closing = True
+
+    def finish(self) -> None:
+        """After `stop`: wait for what was begun. Blocks."""
+        self._finisher.shutdown(wait=True)
+
+    def close(self) -> None:
+        """After `finish`: close what is open."""
+        for open_file in self._open.values():
+            open_file.reading.close()
+        self._open.clear()

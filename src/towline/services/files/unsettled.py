@@ -1,0 +1,206 @@
+"""The receiver's files without an outcome, and the end of each: verified, published, told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from towline.base.errors import (
+    BadMessage,
+    DiskError,
+    NoSpace,
+    StreamClosed,
+    Superseded,
+    TowlineError,
+    VerificationFailed,
+)
+from towline.services.files.messages import Outcome, Say, encode_rows
+from towline.services.files.names import quoted
+from towline.services.files.plan import Entry
+from towline.services.files.sinks import Sink, Writing
+
+# What ends a whole transfer instead of one file: the next file would meet it too.
+FATAL = (NoSpace, DiskError)
+
+
+@dataclass(slots=True)
+class File:
+    """A file of the plan without an outcome."""
+
+    entry: Entry
+    replace: bool
+    asked: bool = False  # for its content; what nobody asked for is not written
+    there: str = ""  # the digest of what the target is now, when that may be the same
+    otherwise: str = "send"  # what to do when the target turns out to have other content
+    writing: Writing | None = None
+    digest: str | None = None  # what the sender says the whole must be
+    size: int = -1
+    finishing: bool = False
+    over: bool = False  # it has its outcome; a lane may still hold on to it
+    retried: bool = False
+    unsynced: int = 0
+    synced_at: float = 0.0
+
+
+class Tally:
+    """Bytes of files that arrived on lanes, and those among them that had to be thrown away. Thread-safe."""
+
+    __slots__ = ("_turn", "received", "wasted")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.wasted = 0
+        self._turn = threading.Lock()
+
+    def add(self, received: int = 0, wasted: int = 0) -> None:
+        with self._turn:
+            self.received += received
+            self.wasted += wasted
+
+    @property
+    def counts(self) -> list[int]:
+        """As they are told: received, wasted."""
+        with self._turn:
+            return [self.received, self.wasted]
+
+
+class Unsettled:
+    """Files by their number in the plan. Thread-safe.
+
+    `settle` hears of each outcome, once, when it is durable; `abort` of an error that ends everything.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        say: Say,
+        settle: Callable[[list[Outcome]], None],
+        abort: Callable[[TowlineError], None],
+        tally: Tally,
+    ) -> None:
+        self.settle = settle
+        self.abort = abort
+        self.tally = tally
+        self._sink = sink
+        self._say = say
+        self._files: dict[int, File] = {}
+        self._turn = threading.Lock()
+        self._closing = False
+        self._finisher = ThreadPoolExecutor(1, "towline-publish")
+
+    @property
+    def closing(self) -> bool:
+        """The conversation is over: what is unfinished stays so."""
+        return self._closing
+
+    def add(self, index: int, file: File) -> None:
+        with self._turn:
+            self._files[index] = file
+
+    def find(self, index: int) -> File | None:
+        """None when it has its outcome, or was never planned."""
+        with self._turn:
+            return self._files.get(index)
+
+    def drop(self, index: int) -> File | None:
+        """Forget a file that has its outcome; what is unfinished of it stays on disk."""
+        with self._turn:
+            file = self._files.pop(index, None)
+            if file is not None:
+                file.over = True
+        if file is not None and file.writing is not None:
+            file.writing.close()
+        return file
+
+    def open(self, file: File) -> Writing:
+        """To write to it; the same for all lanes. Raises StreamClosed when it has its outcome."""
+        with self._turn:
+            if file.over or (file.writing is None and self._closing):
+                raise StreamClosed("The file has its outcome.")
+            if file.writing is None:
+                file.writing = self._sink.open(file.entry)
+            return file.writing
+
+    def fail(self, index: int, error: TowlineError) -> None:
+        """This one did not work out; the others go on."""
+        if self._closing:
+            return  # it has to do with the end of the conversation, not with the file
+        file = self.drop(index)
+        if file is not None:
+            self.settle([Outcome(index, file.entry.size, "", error=error)])
+
+    def expect(self, index: int, file: File, digest: str, size: int) -> None:
+        """The sender says what the whole must be."""
+        with self._turn:
+            file.digest, file.size = digest, size
+        self.finish_if_whole(index, file)
+
+    def finish_if_whole(self, index: int, file: File) -> None:
+        """Verify and publish it, on a thread beside the lanes, once all of it is there and its digest known."""
+        with self._turn:
+            if file.digest is None or file.finishing or file.over or self._closing:
+                return
+            if file.writing is None:
+                if file.size:
+                    return
+            elif file.writing.ranges.missing(file.size):
+                return
+            file.finishing = True
+            self._finisher.submit(self._finish, index, file)
+
+    def finish(self) -> None:
+        """Wait until what is whole is published. Blocks."""
+        self._finisher.shutdown(wait=True)
+
+    def stop(self) -> None:
+        """Begin nothing new."""
+        with self._turn:
+            self._closing = True
+
+    def close(self) -> None:
+        """Keep what is unfinished. After `stop`, when nobody writes any more."""
+        for file in self._files.values():
+            if file.writing is not None:
+                file.writing.close()
+        self._files.clear()
+
+    def _finish(self, index: int, file: File) -> None:
+        try:
+            writing = self.open(file)
+            digest = writing.digest(file.size)
+            if digest != file.digest:
+                self._distrust(index, file, writing)
+                return
+            writing.publish(file.entry, file.size, replace=file.replace)
+        except (Superseded, *FATAL) as error:
+            self.abort(error)
+        except TowlineError as error:
+            self.fail(index, error)
+        else:
+            with self._turn:
+                self._files.pop(index, None)
+                file.over = True
+            self.settle([Outcome(index, file.size, digest)])
+
+    def _distrust(self, index: int, file: File, writing: Writing) -> None:
+        """The whole is not what was sent: something was wrong with what was kept. Once more, from nothing."""
+        writing.distrust()
+        if file.retried or file.entry.size < 0 or not writing.ranges.missing(file.size):
+            self.fail(index, damaged(file.entry))
+            return
+        self.tally.add(wasted=file.size)
+        with self._turn:
+            file.retried, file.finishing, file.digest = True, False, None
+        self._say({"t": "resume", "file": index, "start": 0, "covered": 0}, encode_rows([[0, file.size]]))
+
+
+def check_asked(file: File, size: int) -> None:
+    """Raises BadMessage when nobody asked for so many bytes of it."""
+    if not file.asked or (file.entry.size >= 0 and size != file.entry.size):
+        raise BadMessage(f"{quoted(file.entry.path)} was not asked for, or not in that size.")
+
+
+def damaged(entry: Entry) -> VerificationFailed:
+    return VerificationFailed(f"{quoted(entry.path)} did not arrive as it was sent; nothing was published.")
