@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from dataclasses import replace
 from functools import cache
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from towline.base.errors import ExhibitFailed, NotFound
+from towline.base.frozen import replace
 from towline.lab import exhibit as exhibits
 from towline.lab import filters, ladder, svg, terminal
 from towline.lab.exhibits import NAMES

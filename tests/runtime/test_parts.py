@@ -85,7 +85,7 @@ def _arrive(hall: Admission, host: str) -> House:
 
 @contextmanager
 def _limit(monkeypatch: pytest.MonkeyPatch, name: str, value: int) -> Iterator[None]:
-    from dataclasses import replace
+    from towline.base.frozen import replace
 
     with monkeypatch.context() as patched:
         patched.setattr(listener, name, replace(getattr(listener, name), value=value))

@@ -6,16 +6,15 @@ generated from this table.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from towline.base.errors import LimitExceeded
+from towline.base.frozen import frozen
 
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limit:
     """One limit: its wire and configuration name, value, unit and why it is what it is."""
 

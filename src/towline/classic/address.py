@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 
 from towline.base.errors import TowlineError, Unreachable, UsageError
+from towline.base.frozen import frozen
 from towline.classic.dialects import Over
 
 _LOOPBACK = "127.0.0.1"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Address:
     """A parsed address; `port` 0 lets the kernel choose when serving. `path` is set for Unix sockets only."""
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from towline.base.errors import ClosedEarly, DialectError
+from towline.base.frozen import frozen
 from towline.base.limits import Limit
 from towline.base.text import printable_bytes
 from towline.classic.dialects import Endian
@@ -87,7 +88,7 @@ class Int32Decoder:
         return decode_length(bytes(self._held[:INT32_SIZE]), self._endian, self._limit)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Announced:
     """A length arrived as text; the sender now waits for any acknowledgement."""
 
@@ -149,7 +150,7 @@ class AskDecoder:
         LENGTH_DIGITS.check(len(self._held), what="length as text")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Header:
     """A JSON header arrived; `size` bytes of payload follow it."""
 
@@ -157,14 +158,14 @@ class Header:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chunk:
     """A piece of the payload; where it is cut means nothing."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class End:
     """The payload is complete."""
 
@@ -256,7 +257,7 @@ class HeaderedDecoder:
         return size
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wanted:
     """A download request: the bytes of a file name."""
 
@@ -274,7 +275,7 @@ class FilesRequestDecoder:
 
     endian: Endian = "little"
     _held: bytes = b""
-    _upload: HeaderedDecoder | None = field(default=None)
+    _upload: HeaderedDecoder | None = None
 
     @property
     def undecided(self) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from towline.base.frozen import frozen
 
 Over = Literal["tcp", "udp", "unix"]
 Endian = Literal["little", "big"]
@@ -12,7 +13,7 @@ OVERS: tuple[Over, ...] = ("tcp", "unix", "udp")
 _STREAMS: tuple[Over, ...] = ("tcp", "unix")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dialect:
     """One row of the table.
 

@@ -6,7 +6,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from towline.base.errors import (
     ClosedEarly,
@@ -19,6 +18,7 @@ from towline.base.errors import (
     TowlineError,
     UsageError,
 )
+from towline.base.frozen import frozen
 from towline.base.text import printable
 from towline.classic.codecs import Chunk, Header, encode_header
 from towline.classic.dialects import Endian
@@ -31,7 +31,7 @@ from towline.services.files.tree import Root
 OnProgress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Moved:
     """A file that is now whole on the other side: its name there (put) or path here (fetch), bytes, md5 in hex."""
 

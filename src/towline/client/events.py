@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from towline.base.errors import TowlineError
+from towline.base.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Started:
     """The plan is known. A stream of unknown size counts 0 bytes."""
 
@@ -16,7 +16,7 @@ class Started:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Progress:
     """How far it got: files with their outcome, bytes at the other end or on their way."""
 
@@ -26,7 +26,7 @@ class Progress:
     total_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Resumed:
     """It goes on. `position` is that of the whole transfer; `covered` bytes of `path` were there."""
 
@@ -35,7 +35,7 @@ class Resumed:
     covered: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FileDone:
     """A file is whole and durable under its name. `note`: `same` (it was there already), `kept` (left alone)."""
 
@@ -45,7 +45,7 @@ class FileDone:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FileFailed:
     """A file could not be transferred; the others go on."""
 
@@ -53,7 +53,7 @@ class FileFailed:
     error: TowlineError
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Warned:
     """Something is not taken along, or begun anew, and why."""
 
@@ -61,7 +61,7 @@ class Warned:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Done:
     """All have their outcome. `sent_bytes` arrived over the network, `resent_bytes` of them for nothing."""
 

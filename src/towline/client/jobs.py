@@ -6,10 +6,10 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from towline.base.errors import JobLost, JobUnreachable, PeerError, TowlineError, Unreachable
+from towline.base.frozen import frozen
 from towline.base.limits import MIB
 from towline.base.text import printable
 from towline.client.feeding import Feeding
@@ -42,7 +42,7 @@ class Missing(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ended:
     """How a job ended: its `status`, or the name (`TERM`) and `number` of the signal that ended it."""
 
@@ -62,7 +62,7 @@ class Ended:
         return self.status if self.status is not None else 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Result:
     """What a command printed and how it ended. `truncated`: not everything is here (a gap, or more than was kept)."""
 

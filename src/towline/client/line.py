@@ -6,10 +6,10 @@ import asyncio
 import random
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from towline.base.errors import ConnectionLost, NotTowline, TowlineError, Unreachable, WrongPin
+from towline.base.frozen import frozen
 from towline.client.attempt import Attempt, Credentials
 from towline.client.files import FileVerbs
 from towline.client.jobs import JobVerbs
@@ -31,7 +31,7 @@ LEAST_ATTEMPT_SECONDS = 1.0
 GOODBYE_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reconnecting:
     """The line is down; the next attempt comes after `wait` seconds."""
 
@@ -40,7 +40,7 @@ class Reconnecting:
     error: TowlineError
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Connected:
     """The line is up (again)."""
 

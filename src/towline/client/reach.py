@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import ssl
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 from towline.base.errors import PeerError, TowlineError
+from towline.base.frozen import frozen
 from towline.protocol.codec import Header
 from towline.protocol.table import Class
 from towline.runtime.channel import Channel
 from towline.runtime.pump import Connection
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """A node to reach. `addresses` in order of preference; `fingerprint` is the pin."""
 

@@ -6,10 +6,11 @@ Options of a journal are here too, because they say how batches are cut and what
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from towline.base.errors import TowlineError
+from towline.base.frozen import frozen, made, replace
 from towline.base.limits import KIB, MIB
 from towline.journal.interface import Record, Retention
 from towline.journal.record import record_prefix
@@ -19,7 +20,7 @@ SMALLEST_SEGMENT = 4 * KIB
 MARK_EVERY = 32 * KIB
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Options:
     """How a journal is kept. Bytes and seconds.
 
@@ -29,7 +30,7 @@ class Options:
 
     durable: bool = True
     segment_bytes: int = 8 * MIB
-    retention: Retention = field(default_factory=Retention)
+    retention: Retention = made(factory=Retention)
     cache_bytes: int = 512 * KIB
     pending_bytes: int = 8 * MIB
     checkpoint_bytes: int = 64 * MIB
@@ -101,7 +102,7 @@ class Ticket:
         return self.seq
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Slice:
     """The bytes of some records for one segment: two parts each, and `(seq, offset, time)` marks for its index."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from towline.base.frozen import frozen
 from towline.base.limits import KIB, MIB, Limit
 
 RECORD = Limit("journal_record", 1 * MIB, "bytes", "one record is one buffer, and one turn of a reader", True)
@@ -65,7 +65,7 @@ class Gap(NamedTuple):
 Item = Record | Gap
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Retention:
     """How much is kept; None: without bound. Whole segments go, from the front, so up to one segment more is kept.
 

@@ -11,8 +11,8 @@ import socket
 import struct
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from towline.base.frozen import frozen
 from towline.lab import filters, headers
 
 _ETH_P_ALL = 3
@@ -24,7 +24,7 @@ _BUFFER = 16 << 20  # a whole exhibit fits
 _SNAP = 65536 + 64
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Seen:
     """One frame: seconds on the monotonic clock, the raw bytes, and their transport part."""
 

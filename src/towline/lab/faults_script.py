@@ -10,10 +10,10 @@ import heapq
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count, islice
 
 from towline.base.errors import UsageError
+from towline.base.frozen import frozen
 from towline.base.limits import KIB, Limit
 from towline.base.quantity import parse_duration, parse_size
 
@@ -21,7 +21,7 @@ SCRIPT_BYTES = Limit("fault_script", 256 * KIB, "bytes", "a script is a list of 
 ACTIONS = ("cut", "stall", "refuse", "throttle", "delay", "dribble")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """One thing done once. `seconds`: stall, refuse, delay; `amount`: throttle (bytes/s), dribble (bytes)."""
 
@@ -30,7 +30,7 @@ class Step:
     amount: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FaultScript:
     """Everything that `tow lab faults` can be asked for; the defaults relay faithfully. Bytes and seconds.
 

@@ -7,13 +7,14 @@ Pure. What is cut short or unknown ends the naming; it never raises.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+
+from towline.base.frozen import frozen
 
 FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 ETHERNET, IPV4, IPV6, TCP, UDP, PAYLOAD = "Ethernet", "IPv4", "IPv6", "TCP", "UDP", "payload"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Field:
     """Some bytes of a header: name, offset from the start of the frame, length in bytes, what they mean."""
 
@@ -23,7 +24,7 @@ class Field:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Layer:
     """One header (or the payload): where it starts in the frame, how long it is, its fields."""
 
@@ -33,7 +34,7 @@ class Layer:
     fields: tuple[Field, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Segment:
     """The transport's view of one frame. `size` is the payload's length in bytes."""
 

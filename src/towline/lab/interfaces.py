@@ -9,15 +9,15 @@ import ipaddress
 import socket
 import struct
 import sys
-from dataclasses import dataclass
 
+from towline.base.frozen import frozen
 from towline.lab import headers
 
 _SIOCGIFFLAGS, _SIOCGIFADDR, _SIOCGIFNETMASK, _SIOCGIFHWADDR = 0x8913, 0x8915, 0x891B, 0x8927
 _IFF_UP = 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Interface:
     """One interface; what it does not have is empty."""
 
@@ -29,7 +29,7 @@ class Interface:
     ipv6: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Comparison:
     """Are two addresses in one network? The bits of each step, in groups of eight."""
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from dataclasses import dataclass
 
+from towline.base.frozen import frozen
 from towline.lab.recording import Kernel
 
 Address = tuple[str, int]
@@ -130,7 +130,7 @@ def _queue(sock: socket.socket, request: int) -> int | None:
 # --- /proc/net/tcp ---
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Row:
     """One line of /proc/net/tcp or tcp6. For a listener `unread` counts connections that wait for accept."""
 

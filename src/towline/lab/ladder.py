@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from towline.base.frozen import frozen
 from towline.base.text import printable
 from towline.lab.recording import RECEIVES, SENDS, Event, Scene
 from towline.lab.texts import Text, pick
@@ -39,7 +40,7 @@ _SAYS: dict[str, Text] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Message:
     """What a sender meant to be one thing: a range of one flow, with a short label (A, B, …) and a colour
     number."""
@@ -51,7 +52,7 @@ class Message:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Piece:
     """A part of one message inside one call: positions `start` to `end` within the message."""
 
@@ -71,7 +72,7 @@ class Piece:
         return f"{self.message.label}{part}‹{self.text}›"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Line:
     """One line. `side` is left or right (a state line: both); `origins`: the lines whose bytes it returned."""
 

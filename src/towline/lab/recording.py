@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sized
-from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from towline.base.frozen import as_dict, fields, frozen, made, replace
 from towline.lab.texts import Text
 
 VERSION = 1
@@ -21,7 +21,7 @@ SENDS = frozenset({"send", "sendall", "sendto"})
 RECEIVES = frozenset({"recv", "recvfrom"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kernel:
     """What the kernel said about a socket after a call: TCP state, queue sizes in bytes, parts of TCP_INFO."""
 
@@ -29,10 +29,10 @@ class Kernel:
     unread: int | None = None
     unsent: int | None = None  # handed to the kernel and not yet acknowledged by the peer (SIOCOUTQ)
     held: int | None = None  # of these, not even sent once (SIOCOUTQNSD)
-    info: Mapping[str, int] = field(default_factory=dict)
+    info: Mapping[str, int] = made(factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Event:
     """One thing that happened: a call, a segment on the wire, a look at the states, or a remark."""
 
@@ -58,7 +58,7 @@ class Event:
         return (self.start or 0) + (self.returned or 0)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Table:
     """Facts that are no calls: a small table with a heading in both languages."""
 
@@ -67,7 +67,7 @@ class Table:
     rows: tuple[tuple[str | Text, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scene:
     """One experiment of an exhibit: two sides, what happened between them, and the facts measured."""
 
@@ -76,7 +76,7 @@ class Scene:
     left: tuple[str, ...] = ("client",)
     right: tuple[str, ...] = ("server",)
     events: tuple[Event, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = made(factory=dict)
     tables: tuple[Table, ...] = ()
     note: Text | None = None  # said under the ladder: what is not shown here, and why
 
@@ -92,7 +92,7 @@ class Scene:
         return [(state, rights.get(at, "")) for at, _, state in lefts]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recording:
     """What one exhibit (or one live connection) left behind."""
 
@@ -149,8 +149,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
-    if hasattr(value, "__dataclass_fields__"):
-        items = ((spot.name, getattr(value, spot.name)) for spot in fields(value))
+    if hasattr(value, "__match_args__"):
+        items = as_dict(value).items()
         return {name: _plain(item) for name, item in items if not _says_nothing(item)}
     return value
 
@@ -162,7 +162,7 @@ def _says_nothing(item: Any) -> bool:
 
 def _known(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     # Fields are only ever added, so a reader leaves out what it does not know.
-    names = {spot.name for spot in fields(cls)}
+    names = fields(cls)
     return {key: value for key, value in values.items() if key in names}
 
 

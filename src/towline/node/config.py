@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass
 
 from towline.base.errors import NotFound, UsageError
+from towline.base.frozen import frozen
 from towline.base.limits import HANDSHAKE_SECONDS
 from towline.services.files.shares import Share
 from towline.services.jobs.messages import SPOOL, SPOOL_PER_JOB
@@ -19,7 +20,7 @@ ORPHAN_SECONDS = 30.0
 _SHARE_NAME = re.compile(r"[\w.-]{1,64}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NodeConfig:
     """`data` holds keys, database and journals; `listen` is HOST:PORT or None; `unix` a socket's path.
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from towline.base.errors import MalformedFrame, TowlineError, error_from_wire
+from towline.base.frozen import frozen
 from towline.base.limits import CONNECTION_WINDOW, FRAME_BODY, FRAME_HEADER, MESSAGE, STREAM_WINDOW, STREAMS, Limit
 from towline.base.text import printable
 from towline.protocol.codec import Header, encode_header
@@ -21,7 +20,7 @@ _LONGEST_WAIT = 3600.0
 _ANNOUNCED: tuple[Limit, ...] = (FRAME_HEADER, FRAME_BODY, MESSAGE, STREAMS, STREAM_WINDOW, CONNECTION_WINDOW)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """What one side announces that it takes; names as in limits.md, values in bytes or counts."""
 
@@ -70,7 +69,7 @@ class Limits:
         return limits
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hello:
     """HELLO of either side. `lane` is a ticket; `name` is the node's own."""
 
@@ -103,7 +102,7 @@ class Hello:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Proof:
     """What a client offers. `method` is `key`, `invite` or `peer`; sizes: key 32, signature 64 bytes."""
 
@@ -135,7 +134,7 @@ class Proof:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Welcome:
     """WELCOME: the name and the grants that the node has for the client."""
 

@@ -9,8 +9,9 @@ says how long it is before it starts (big-endian, unsigned):
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag
+
+from towline.base.frozen import frozen
 
 VERSION = 1
 MAGIC = b"TOWLINE"
@@ -99,7 +100,7 @@ class Type(Enum):
     NUMBER = "number"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Field:
     """One field of a frame's JSON header."""
 
@@ -110,7 +111,7 @@ class Field:
     secret: bool = False  # never shown in a log or a picture
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FrameSpec:
     """Everything that is fixed about one kind of frame."""
 

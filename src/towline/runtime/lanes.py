@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
 from towline.base.errors import (
@@ -25,6 +24,7 @@ from towline.base.errors import (
     TowlineError,
     UnexpectedFrame,
 )
+from towline.base.frozen import frozen
 from towline.base.limits import FRAME_BODY, FRAME_HEADER, HANDSHAKE_FRAME, Limit
 from towline.protocol.codec import Buffer, Header, check_prefix, encode, encode_header, encode_prefix, parse_header
 from towline.protocol.codec import Frame as WireFrame
@@ -209,7 +209,7 @@ def _read_welcome(pipe: BlockingPipe) -> None:
         raise fault_from_header(header)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Promise:
     person: str
     expires: float

@@ -9,10 +9,10 @@ and may be called from any thread.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from towline.base.frozen import frozen
 from towline.store.audit import Audit
 from towline.store.database import Database
 from towline.store.invites import Invites
@@ -26,7 +26,7 @@ from towline.store.transfers import Transfers
 DATABASE_FILE = "towline.db"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Store:
     """One node's database, room by room."""
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from towline.base.frozen import frozen
 from towline.base.limits import Limit
 from towline.base.text import printable
 from towline.store.database import Database
@@ -14,7 +13,7 @@ AUDIT_TEXT = Limit("audit_text", 1024, "characters", "subject and detail come fr
 _BATCH = 256
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AuditRow:
     """One thing that somebody did. `id` grows and is never used again; `time` in seconds since 1970."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from towline.base.errors import BadInvite, Conflict, NotFound, Revoked, UsageError
+from towline.base.frozen import frozen
 from towline.base.names import checked_name
 from towline.base.text import printable
 from towline.store.database import Database
@@ -14,7 +13,7 @@ from towline.store.people import People, Person
 REMEMBERED_SECONDS = 30 * 86400.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Invite:
     """An invite that nobody has used yet. Times in seconds since 1970."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 
+from towline.base.frozen import frozen, replace
 from towline.base.limits import Limit
 from towline.store.database import Database, Row
 
@@ -17,7 +17,7 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class JobRow:
     """One job. `state` is starting, running, exited, killed or lost; `status` or `signal` are set as it ended.
 
@@ -43,7 +43,7 @@ class JobRow:
 
     def ending(self, state: str, **fields: object) -> JobRow:
         """The same job in another state."""
-        return replace(self, state=state, **fields)  # type: ignore[arg-type]
+        return replace(self, state=state, **fields)
 
 
 class Jobs:

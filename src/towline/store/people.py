@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from towline.base.errors import Conflict, NotFound
+from towline.base.frozen import frozen
 from towline.base.names import checked_name
 from towline.base.text import printable
 from towline.store.database import Database, Row
@@ -12,7 +11,7 @@ from towline.store.database import Database, Row
 _COLUMNS = "people.name, people.grants, people.created, people.last_seen, people.revoked"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Person:
     """Somebody who was invited and joined. Times in seconds since 1970; `grants` is opaque here."""
 

@@ -6,14 +6,14 @@ How far a log got is kept here, outside the log's own folder, so that a log rest
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from towline.base.frozen import frozen
 from towline.store.database import Database, Row
 
 _COLUMNS = "name, topic, private, created, creator, keep_seconds, keep_bytes, keep_records, epoch, seq"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RoomRow:
     """A room. `epoch` and `seq`: the newest record that was known to be on the disk (0, 0: none); `keep_…` None: the
     node's default. Times in seconds since 1970."""
@@ -30,7 +30,7 @@ class RoomRow:
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mute:
     """Somebody who may not write until `until`."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from towline.base.errors import Conflict, NotFound, UsageError
+from towline.base.frozen import frozen
 from towline.base.limits import Limit
 from towline.base.text import printable
 from towline.store.database import Database
@@ -14,7 +13,7 @@ RUNNING = "running"
 _COLUMNS = "id, person, direction, share, path, files, bytes, state, started, updated"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Transfer:
     """One transfer. `direction` is `get` or `put` as the client sees it; `state` is `running` until it ends."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from towline.base.errors import TowlineError
+from towline.base.frozen import frozen
 
 if TYPE_CHECKING:
     from towline.transports.tls import TlsPipe
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Peer:
     """Who is at the other end, as far as the kernel and TLS can tell.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Self
 
 from towline.base.errors import NoGrant, UsageError
+from towline.base.frozen import frozen
 from towline.base.limits import KIB, Limit
 from towline.base.text import printable
 
@@ -16,7 +16,7 @@ VERBS = {"chat": "room", "read": "share", "write": "share", "run": "command", "a
 GRANTS_TEXT = Limit("grants_text", 4 * KIB, "characters", "it is parsed for each connection and kept per person")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Grants:
     """A set of grants. `entries`: each granted verb once, with the subjects it is restricted to, None for all."""
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import zlib
-from dataclasses import dataclass, field
 
 from towline.base import ids
 from towline.base.errors import BadInvite, UsageError
+from towline.base.frozen import frozen
 from towline.base.limits import Limit
 from towline.base.names import checked_alias
 from towline.base.text import printable
@@ -34,7 +34,7 @@ _NOISE = {ord(char): None for char in "-\u00ad\u200b\u2060\ufeff\u2010\u2011\u20
 _TEXT, _IPV4, _IPV6 = 0, 4, 6
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Code:
     """What an invite carries. `fingerprint` is lower-case hex of 32 bytes; `addresses` are in order of preference:
     `host:port`, `[v6]:port` or `unix:/path`."""
@@ -42,7 +42,10 @@ class Code:
     addresses: tuple[str, ...]
     fingerprint: str
     name: str
-    secret: bytes = field(repr=False)
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"<Code of {self.name} at {', '.join(self.addresses)}>"  # the secret is not for logs
 
 
 def encode_code(code: Code) -> str:

@@ -6,11 +6,11 @@ import json
 import os
 import tomllib
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
 from towline.base.errors import Conflict, DiskError, UnknownAlias, UsageError
+from towline.base.frozen import as_dict, frozen, replace
 from towline.base.names import checked_alias
 from towline.base.oserrors import oserrors
 from towline.base.text import printable
@@ -21,7 +21,7 @@ CONFIG_FILE = "config.toml"
 _FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Node:
     """A node as this client knows it.
 
@@ -131,7 +131,7 @@ class KnownNodes:
         with folder_lock(self._home):
             known = self._read()
             result = change(known)
-            nodes = [asdict(known[alias]) for alias in sorted(known)]
+            nodes = [as_dict(known[alias]) for alias in sorted(known)]
             text = json.dumps({"v": _FORMAT, "nodes": nodes}, indent=1)
             write_private(self._path, text.encode() + b"\n")
         return result

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from towline.base.frozen import replace
 from towline.services.rooms.messages import Entry, Fields, Item, Missed, Signal
 
 TYPING_SHOWN = 4.0  # seconds

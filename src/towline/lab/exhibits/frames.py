@@ -7,10 +7,10 @@ import json
 import os
 import random
 import tempfile
-from dataclasses import replace
 from typing import Any
 
 from towline.base.errors import PeerError
+from towline.base.frozen import replace
 from towline.client.attempt import Credentials
 from towline.client.connect import local_line
 from towline.client.line import Line

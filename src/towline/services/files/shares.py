@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from towline.base.errors import NoGrant, ReadOnlyShare, UnknownShare
+from towline.base.frozen import frozen
 from towline.base.text import printable
 from towline.services.files.tree import Root
 from towline.trust.grants import Grants
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Share:
     """A folder under a name."""
 

@@ -7,10 +7,10 @@ import json
 import os
 import pwd
 import signal
-from dataclasses import dataclass, field
 from typing import Any
 
 from towline.base.errors import BadMessage, NoGrant, UsageError
+from towline.base.frozen import frozen, made
 from towline.base.limits import GIB, MIB, Limit
 from towline.base.text import printable
 from towline.trust.grants import Grants
@@ -30,7 +30,7 @@ OVERFLOW = ("block", "drop-oldest")
 ON_DISCONNECT = ("keep", "kill")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Spec:
     """A command to start. `on_disconnect` is what happens `after` seconds without a client: `kill` ends it (at once
     with 0); `keep` is the same with a long time. `size` (rows, columns): on a terminal."""
@@ -40,7 +40,7 @@ class Spec:
     shell: bool = False
     login: bool = False
     cwd: str = ""
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = made(factory=dict)
     stdin: bool = False
     size: tuple[int, int] | None = None
     term: str = "xterm-256color"

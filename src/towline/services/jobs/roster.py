@@ -10,9 +10,9 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from towline.base.errors import ConnectionLost, Draining, JobLost, LimitExceeded, TowlineError, UnknownJob
+from towline.base.frozen import replace
 from towline.base.ids import short_id
 from towline.journal.spool import remove_spool
 from towline.protocol.codec import Header

@@ -6,11 +6,11 @@ import asyncio
 import logging
 import os
 import time
-from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 
 from towline.base.errors import LimitExceeded, NotFound, TowlineError, UnknownRoom, UsageError
+from towline.base.frozen import replace
 from towline.base.ids import encode
 from towline.journal import Cursor
 from towline.journal.aio import FileLog

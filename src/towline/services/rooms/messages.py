@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, ClassVar, TypeAlias
 
 from towline.base.errors import BadMessage, PeerError
+from towline.base.frozen import frozen, made
 from towline.base.text import printable
 from towline.journal import Cursor, Gap, Record
 from towline.services.rooms.limits import ROOM_ID, ROOM_NICK, ROOM_TEXT
@@ -27,7 +27,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=
 Fields: TypeAlias = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """One record of a room. `time`: seconds since 1970, by the node's clock; `sender` is the node's name for whoever
     said it; `ref`: the seq that an edit or delete refers to; `file`: what was uploaded (name, path, bytes)."""
@@ -50,7 +50,7 @@ class Entry:
         return Cursor(self.epoch, self.seq + 1)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Missed:
     """Records from `from_` up to, not including, `next` cannot be had any more, and why."""
 
@@ -73,18 +73,18 @@ class Missed:
                 return f"{count} messages are missing ({self.reason}); it goes on at {self.next.seq}."
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Signal:
     """Something that is in no log: `presence`, `people`, `typing`."""
 
     signal: str
-    fields: Fields = field(default_factory=dict)
+    fields: Fields = made(factory=dict)
 
 
 Item: TypeAlias = Entry | Missed
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Post:
     """What somebody wants to say: checked."""
 

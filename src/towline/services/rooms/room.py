@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 
 from towline.base.errors import BadMessage, CursorFromFuture, Muted, NoGrant, NotFound
+from towline.base.frozen import replace
 from towline.base.quantity import format_duration
 from towline.journal import START, Cursor, Record, Retention
 from towline.journal.aio import FileLog
