@@ -36,6 +36,10 @@ class Named:
     name: str
     secret: str
 
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("no name")
+
     def __repr__(self) -> str:
         return f"<Named {self.name}>"
 
@@ -91,5 +95,7 @@ def test_wrong_arguments_are_refused_by_name() -> None:
 
 def test_what_a_class_says_itself_stays() -> None:
     assert repr(Named(name="a", secret="b")) == "<Named a>"
+    with pytest.raises(ValueError, match="no name"):
+        Named(name="", secret="b")
     assert Nothing() == Nothing()
     assert hash(Nothing()) == hash(Nothing())

@@ -4,8 +4,8 @@ The standard decorator writes and compiles six methods while a module is importe
 command spent a fifth of its life on that. Here all methods are shared but `__init__`, which is written when the first
 value is made; most classes that a command imports never see one. Making a value is quicker, too.
 
-Checkers take these classes for frozen dataclasses. What is not here: inheritance between them, `__post_init__`.
-A class that changes is a plain `@dataclass(slots=True)`.
+Checkers take these classes for frozen dataclasses. `__post_init__` is called; inheritance between them is not here. A
+class that changes is a plain `@dataclass(slots=True)`.
 """
 
 from __future__ import annotations
@@ -102,6 +102,8 @@ def _init(cls: Any, defaults: dict[str, object], kw_only: bool) -> Callable[...,
     known |= {f"default_{name}": value for name, value in defaults.items()}
     parameters = [f"{name}=default_{name}" if name in defaults else name for name in names]
     lines = [f" set_{name}(self, {_source(name, defaults.get(name))})" for name in names]
+    if "__post_init__" in vars(cls):
+        lines.append(" self.__post_init__()")
     heading = ", ".join(["self", *(["*"] if kw_only else []), *parameters])
     exec(f"def __init__({heading}):\n" + "\n".join(lines or [" pass"]), known)  # noqa: S102  (names of our own fields)
     init = known["__init__"]
