@@ -55,7 +55,7 @@ def as_dict(value: object) -> dict[str, Any]:
     return {name: getattr(value, name) for name in fields(value)}
 
 
-def replace(value: T, **changes: Any) -> T:
+def replace(value: T, /, **changes: Any) -> T:
     """The same value but for `changes`. Raises TypeError for a name that is no field."""
     return type(value)(**(as_dict(value) | changes))
 
