@@ -295,6 +295,54 @@ def test_no_room_for_a_new_segment_is_a_full_disk_too(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_after_an_fsync_for_which_there_was_no_room_it_goes_on_in_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the kernel could not write it may call clean: the next fsync of that file would prove nothing."""
+    folder = tmp_path / "log"
+    journal = Journal.open(str(folder))
+    journal.append(1, b"0.").result(20)
+    doubtful = last_segment(folder)
+    with monkeypatch.context() as full:
+        full.setattr(os, "fdatasync", no_space)
+        full.setattr(os, "ftruncate", no_space)  # not even what is left behind can be cut off
+        for _ in range(2):
+            assert not kept(journal.append(1, b"1.", id=b"a"))
+        full.setattr(os, "ftruncate", os.truncate)
+        assert not kept(journal.append(1, b"1.", id=b"a"))
+        assert numbers(everything(journal)) == [0]
+    assert journal.append(1, b"other", id=b"a").result(20) == 2
+    assert last_segment(folder) != doubtful
+    journal.close()
+    again = Journal.open(str(folder))
+    assert again.repaired == 0
+    assert [item.payload for item in everything(again) if isinstance(item, Record)] == [b"0.", b"other"]
+    again.close()
+
+
+def test_a_disk_that_fails_while_it_is_full_stops_the_log_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal.open(str(tmp_path / "log"))
+    journal.append(1, b"0.").result(20)
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fdatasync", no_space)
+        failing.setattr(os, "ftruncate", broken_disk)
+        assert not kept(journal.append(1, b"1."))
+    with pytest.raises(DiskError):
+        journal.append(1, b"1.").result(20)
+    assert numbers(everything(journal)) == [0]
+    journal.close()
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def broken_disk(*_: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
 def test_a_disk_that_fails_stops_the_log_until_it_is_opened_again(tmp_path: Path) -> None:
     folder = tmp_path / "log"
     journal = Journal.open(str(folder))

@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from tests.kit import NodeProcess, _round, events, finished, joined, run, servin
 from tests.rooms.kit import Listener, listening, texts_of
 
 import towline
+from towline.base.errors import CursorFromFuture
 from towline.client.connect import local_line
 from towline.client.outbox import OUTBOX_FILE, Outbox, Unsent
+from towline.journal import Cursor
 from towline.lab.faults import FaultScript, running
 from towline.node import Node, NodeConfig
-from towline.services.rooms.messages import Entry, Missed, said
+from towline.services.rooms.messages import Entry, Item, Missed, said
 
 CLIENTS = 10
 PATIENCE = 25.0
@@ -213,37 +216,126 @@ def test_an_older_copy_is_one_new_epoch_and_one_gap(tmp_path: Path, what: str) -
     run(work())
 
 
-def test_a_node_that_went_back_unnoticed_is_one_gap_for_whoever_saw_more(tmp_path: Path) -> None:
-    """Copied over in place: the node cannot know. A reader that knows better goes on at the end, once."""
+def _copy_in_place(copy: Path, data: Path) -> None:
+    """As `cp -r` does it: the same files with older contents."""
+    kept = {source.relative_to(copy) for source in copy.rglob("*")}
+    for found in sorted(data.rglob("*"), reverse=True):
+        if found.relative_to(data) not in kept and not found.is_dir():
+            found.unlink()
+    for source in copy.rglob("*"):
+        if source.is_file():
+            (data / source.relative_to(copy)).write_bytes(source.read_bytes())
 
-    async def work() -> None:
+
+def test_an_older_copy_put_in_place_is_one_new_epoch_and_one_gap_for_everybody(tmp_path: Path) -> None:
+    """The node cannot know. The first reader who has seen more tells it."""
+
+    async def work(stack: AsyncExitStack) -> None:
         data, copy = tmp_path / "data", tmp_path / "copy"
         async with serving(data) as node:
             home = await joined(node, tmp_path / "ann")
+            other = await joined(node, tmp_path / "bob", "bob")
             address = str(node.listening.address)
-            line = towline.connect("home", home=home)
+            line = await stack.enter_async_context(towline.connect("home", home=home))
+            bobs = await stack.enter_async_context(towline.connect("home", home=other))
             await line.room("lobby").say("one")
         shutil.copytree(data, copy, symlinks=True)
-        node = await _restarted(data, address)
-        listener = Listener(line.room("lobby"), 0)
-        await line.room("lobby").say("two")
-        await line.room("lobby").say("three")
-        await listener.until(lambda: len(listener.items) == 3)
-        await node.stop(drain=0)
-        for found in data.rglob("*.db*"):
-            found.unlink() if found.name != "towline.db" else None
-        for source in copy.rglob("*"):
-            target = data / source.relative_to(copy)
-            if source.is_file():
-                target.write_bytes(source.read_bytes())
-        node = await _restarted(data, address)
-        await listener.until(lambda: any(isinstance(item, Missed) for item in listener.items))
-        await line.room("lobby").say("four")
-        await listener.until(lambda: "four" in listener.texts)
-        assert sum(isinstance(item, Missed) for item in listener.items) == 1
-        await listener.stop()
-        await line.close()
-        await node.stop(drain=0)
+        async with serving(data, listen=address):
+            ahead, there, behind = [
+                await stack.enter_async_context(listening(each.room("lobby"), 0)) for each in (line, line, bobs)
+            ]
+            await behind.until(lambda: len(behind.items) == 1)
+            await behind.stop()
+            await line.room("lobby").say("lost two")
+            await line.room("lobby").say("lost three")
+            for listener in (ahead, there):
+                await listener.until(lambda each=listener: len(each.items) == 3)
+        _copy_in_place(copy, data)
+        for _ in range(2):  # the second start begins no further epoch
+            async with serving(data, listen=address):
+                for listener in (ahead, there):
+                    await listener.until(lambda each=listener: any(isinstance(item, Missed) for item in each.items))
+        async with serving(data, listen=address):
+            late = await stack.enter_async_context(listening(bobs.room("lobby"), behind.items[0].next))
+            await line.room("lobby").say("new")
+            for listener in (ahead, there, late):
+                await listener.until(lambda each=listener: "new" in each.texts)
+            assert _told(ahead.items) == _told(there.items) == ["one", "lost two", "lost three", "restored", "new"]
+            assert _told(late.items) == ["restored", "new"]
+            history = [item async for item in line.room("lobby").history()]
+            assert _told(history) == ["one", "restored", "new"]
+
+    run(_cleanly(work))
+
+
+def test_who_saw_another_message_under_a_number_is_not_given_the_next_one_as_if_nothing_were(tmp_path: Path) -> None:
+    """The copy has grown past the reader's position meanwhile: the number is there, the message is another one."""
+
+    async def work(stack: AsyncExitStack) -> None:
+        data, copy = tmp_path / "data", tmp_path / "copy"
+        async with serving(data) as node:
+            home = await joined(node, tmp_path / "ann")
+            other = await joined(node, tmp_path / "bob", "bob")
+            address = str(node.listening.address)
+            await _say(home, "one")
+        shutil.copytree(data, copy, symlinks=True)
+        line = towline.connect("home", home=home)
+        async with serving(data, listen=address):
+            await stack.enter_async_context(line)
+            reader = await stack.enter_async_context(listening(line.room("lobby"), 0))
+            await line.room("lobby").say("lost two")
+            await reader.until(lambda: len(reader.items) == 2)
+        _copy_in_place(copy, data)
+        async with serving(data) as node:  # where the reader does not find it yet
+            for text in ("other two", "three"):
+                await _say(other, text, str(node.listening.address))
+        async with serving(data, listen=address):
+            await reader.until(lambda: isinstance(reader.items[-1], Missed))
+            await line.room("lobby").say("four")
+            await reader.until(lambda: "four" in reader.texts)
+            assert _told(reader.items) == ["one", "lost two", "three", "restored", "four"]
+
+    run(_cleanly(work))
+
+
+async def _cleanly(work: Callable[[AsyncExitStack], Awaitable[None]]) -> None:
+    async with AsyncExitStack() as stack:
+        await work(stack)
+
+
+def _told(items: Sequence[Item]) -> list[str]:
+    return [item.text if isinstance(item, Entry) else item.reason for item in items]
+
+
+async def _say(home: str, text: str, address: str = "") -> None:
+    line = towline.connect("home", home=home)
+    if address:
+        object.__setattr__(line.target, "addresses", (address,))
+    async with line:
+        await line.room("lobby").say(text)
+
+
+def test_tales_of_the_future_move_a_room_once(tmp_path: Path) -> None:
+    """Whoever may read can claim to have seen anything; that is worth one gap and no more."""
+
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            home = await joined(node, tmp_path / "ann")
+            async with towline.connect("home", home=home) as line, listening(line.room("lobby"), 0) as seen:
+                room = line.room("lobby")
+                await room.say("one")
+                for tale in range(3):
+                    now = await room.describe()
+                    cursor = Cursor(int(now["epoch"]), (1 << 61) + tale)
+                    if tale:
+                        with pytest.raises(CursorFromFuture):
+                            await anext(aiter(room.follow(cursor)))
+                    else:
+                        gap = await anext(aiter(room.follow(cursor)))
+                        assert isinstance(gap, Missed)
+                assert await room.say("two") < 2_000_000
+                await seen.until(lambda: "two" in seen.texts)
+                assert [isinstance(item, Missed) for item in seen.items] == [False, True, False]
 
     run(work())
 

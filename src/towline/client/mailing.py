@@ -144,10 +144,10 @@ class Mailing:
         """To the disk and from it, many together."""
         while True:
             pulse = self._pulse
-            fresh, answered = list(self._fresh), self._answered
-            self._answered = []
-            if answered:
+            fresh, answered = list(self._fresh), list(self._answered)
+            if answered:  # kept until they are gone: `close` may come in between
                 await asyncio.to_thread(outbox.remove, answered)
+                del self._answered[: len(answered)]
             if fresh:
                 try:
                     await asyncio.to_thread(outbox.add, fresh)

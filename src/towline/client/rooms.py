@@ -9,7 +9,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from towline.base.errors import CursorFromFuture, PeerError, TowlineError, UsageError
+from towline.base.errors import PeerError, TowlineError, UsageError
 from towline.base.ids import encode
 from towline.client.reach import Reach, ask
 from towline.client.since import Since, position_of
@@ -162,7 +162,7 @@ class Room:
         `present`: others see that we are here. `create`: make the room where there is none. Signals (presence,
         typing) are in no log and come only while the line is up.
         """
-        where, resumed, fruitless = position_of(since), False, 0
+        where, fruitless = position_of(since), 0
         while True:
             request: Header = {
                 "op": "follow",
@@ -175,7 +175,7 @@ class Room:
             reports = _Reports(channel) if present else None
             try:
                 opening = await channel.accepted()
-                where, resumed, fruitless = {"epoch": opening["epoch"], "seq": opening["seq"]}, True, 0
+                where, fruitless = where if "seen" in where else _opened_at(opening), 0
                 self._following = channel
                 on_open(opening)
                 while (message := await channel.receive()) is not None:
@@ -183,16 +183,10 @@ class Room:
                         if isinstance(item, Signal):
                             on_signal(item)
                             continue
-                        where = {"epoch": item.next.epoch, "seq": item.next.seq}
+                        where = _after(item)
                         yield item
                     if reports is not None:
                         reports.at(int(str(where["seq"])) - 1)
-            except CursorFromFuture:
-                if not resumed:
-                    raise
-                missed = await self._restored(where)
-                where = {"epoch": missed.next.epoch, "seq": missed.next.seq}
-                yield missed
             except TowlineError as error:
                 if not error.retryable:
                     raise
@@ -206,12 +200,6 @@ class Room:
                 if self._following is channel:
                     self._following = None
                 channel.reset()
-
-    async def _restored(self, where: Header) -> Missed:
-        """The node went back behind what we have seen without noticing it: go on at its end."""
-        now = await self.describe()
-        to = Cursor(int(now["epoch"]), int(now["last"]) + 1)
-        return Missed(Cursor(int(str(where["epoch"])), int(str(where["seq"]))), to, "restored")
 
     async def history(
         self, since: Since = 0, *, last: int | None = None, until: int | None = None, search: str = ""
@@ -228,11 +216,11 @@ class Room:
             channel = await self._line.channel({**request, **where})
             try:
                 opening = await channel.accepted()
-                where = {"epoch": opening["epoch"], "seq": opening["seq"]}
+                where = where if "seen" in where else _opened_at(opening)
                 while (message := await channel.receive()) is not None:
                     for item in parse_lines(message.body):
                         if not isinstance(item, Signal):
-                            where = {"epoch": item.next.epoch, "seq": item.next.seq}
+                            where = _after(item)
                             left = _LOOKS
                             yield item
                 return
@@ -340,6 +328,16 @@ async def ask_rooms(line: Reach, request: Header) -> Any:
         return json.loads(body)
     except ValueError:
         raise PeerError("The node's answer cannot be understood.") from None
+
+
+def _opened_at(opening: Header) -> Header:
+    return {"epoch": opening["epoch"], "seq": opening["seq"]}
+
+
+def _after(item: Item) -> Header:
+    """The position behind an item; the time of a record tells the node whether it is still the same one."""
+    where: Header = {"epoch": item.next.epoch, "seq": item.next.seq}
+    return where if isinstance(item, Missed) else {**where, "seen": round(item.time * 1e6)}
 
 
 def _rows(value: Any) -> list[Fields]:

@@ -257,10 +257,11 @@ class Journal:
 
     def _fail(self, batch: Batch) -> None:
         """Nothing after the newest published record was kept: give the numbers back and cut the file there."""
-        error = batch.error
-        self._broken = self._writer.cut_back()
-        if not isinstance(error, NoSpace):  # after a failed fsync only reopening tells what is kept
-            self._broken = error
+        error, problem = batch.error, self._writer.cut_back()
+        # A full disk may have room again; the writer cuts off what is left before it goes on, and begins a new file
+        # where an fsync failed. A disk that fails may have lost what it called written, and the next success means
+        # little: that is for a person to look at, and for a scan at the next opening.
+        self._broken = next((each for each in (error, problem) if each and not isinstance(each, NoSpace)), None)
         with self._lock:
             for record in [*batch.records, *self._open.records]:
                 if record.id and record.seq >= self._end.seq:
@@ -311,6 +312,10 @@ class Journal:
             pass  # kept as `_broken`: the next append says so
 
     # --- reading ---
+
+    def had(self, epoch: int) -> bool:
+        """Whether this log ever had that epoch (of the last few dozen)."""
+        return any(epoch == known for known, _ in self._segments.catalogue.epochs)
 
     def cursor(self, seq: int) -> Cursor:
         """The position of a seq, whichever epoch it belongs to."""

@@ -27,11 +27,14 @@ class Writer:
         self._segments, self._options, self._lock, self._publish = segments, options, lock, publish
         self.released = 0  # the owner needs nothing up to here
         self.unsynced: list[str] = []  # sealed with durable=False, and not yet on the disk for certain
+        self._torn = False  # what failed may have left something behind the newest published record
+        self._doubtful = False  # an fsync of the active segment failed
 
     def store(self, batch: Batch, now_ns: int) -> None:
         """Put a batch into one segment or several, each slice published before the next; failures are put into it."""
         rest = batch.records
         try:
+            self._mend()
             while rest:
                 rest = self._store_slice(rest, now_ns)
         except OSError as error:
@@ -48,9 +51,12 @@ class Writer:
             self.roll()
             self.drop(now_ns)
             return records
+        self._torn = True
         segment.write(slice_.parts, slice_.size)
         if self._options.durable:
+            self._doubtful = True
             segment.sync()
+        self._torn = self._doubtful = False
         for mark in slice_.marks:
             segment.note(*mark)
         stored = records[: slice_.count]
@@ -62,12 +68,31 @@ class Writer:
 
     def cut_back(self) -> TowlineError | None:
         """Remove what a failed write left behind the newest published record; the error if even that fails."""
-        active = self._segments.active
         try:
-            active.truncate(active.size, active.next_seq)
+            self._cut()
         except OSError as error:
             return disk_error(error, self._segments.folder)
         return None
+
+    def _cut(self) -> None:
+        active = self._segments.active
+        active.truncate(active.size, active.next_seq)
+        self._torn = False
+
+    def _mend(self) -> None:
+        """Before anything is written again after a failure: no byte comes behind a torn tail.
+
+        A file whose fsync failed is not written to any more. The kernel may have given up what it could not write
+        and call those pages clean, so that the next fsync of that file proves nothing. Raises OSError.
+        """
+        if self._torn:
+            self._cut()
+        if self._doubtful:
+            if len(
+                self._segments.active
+            ):  # an empty one has nothing in doubt: its header was synced when it was made
+                self.roll()
+            self._doubtful = False
 
     def roll(self) -> None:
         """Seal the active segment and begin the next. Raises OSError, nothing changed then."""

@@ -54,6 +54,8 @@ class House:
         self._buckets: dict[str, Bucket] = {}
         self._books: asyncio.Task[None] | None = None
         self._restored = False
+        self._went_back: set[str] = set()  # rooms that began a new epoch because of what a reader had seen
+        self._going_back = asyncio.Lock()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -172,6 +174,23 @@ class House:
     def folder_of(self, name: str) -> str:
         """Where a room's log is: file systems differ in the names they take, so by a hash of the name."""
         return os.path.join(self._folder, encode(sha256(name.encode()).digest()[:15]))
+
+    async def position(self, room: Room, header: Fields) -> Cursor:
+        """Where a reader begins. One who has seen what is not in the log proves that it is an older copy.
+
+        A copy over the old files in place looks like the old ones, so it takes a reader to notice. The log then
+        begins a new epoch, and everybody gets one gap. Only once for each start of the node: while it runs nobody
+        can put a copy in place, and who comes with more tales then is refused (CursorFromFuture) or believed for
+        themselves. Raises CursorFromFuture, BadMessage.
+        """
+        if room.name not in self._went_back and await room.contradicts(header):
+            async with self._going_back:  # many come back at once with the same tale
+                if room.name not in self._went_back and await room.contradicts(header):
+                    log.warning("Room %s is an older copy: a reader has seen more; a new epoch begins.", room.name)
+                    await room.begin_epoch(self.folder_of(room.name), int(header["seq"]) - 1)
+                    self._went_back.add(room.name)
+                    await self._save([room])
+        return await room.position(header)
 
     # --- people ---
 

@@ -81,13 +81,15 @@ class Posting:
         if done.cancelled():
             return
         error = done.exception()
+        if error is None or isinstance(error, TowlineError):
+            room.wrote(error)
         if isinstance(error, TowlineError):
             self._answer(_refusal(post.id, error))
         elif error is None:
             if post.kind == "delete":
                 removing = self._loop.create_task(self._house.removed(room, post.ref))
                 removing.add_done_callback(lambda task: task.cancelled() or task.exception())
-            self._answer({"id": post.id, "epoch": room.log.epoch, "seq": done.result()})
+            self._answer({"id": post.id, "epoch": room.log.journal.cursor(done.result()).epoch, "seq": done.result()})
 
     def _answer(self, fields: Fields) -> None:
         """Answers that come together leave together."""

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable
 
-from towline.base.errors import BadMessage, CursorFromFuture, Muted, NoGrant, NotFound
+from towline.base.errors import (
+    BadMessage,
+    CursorFromFuture,
+    DiskError,
+    Muted,
+    NoGrant,
+    NoSpace,
+    NotFound,
+    TowlineError,
+)
 from towline.base.frozen import replace
 from towline.base.quantity import format_duration
 from towline.journal import START, Cursor, Record, Retention
@@ -17,6 +27,10 @@ from towline.services.rooms.limits import ROOM_KEPT
 from towline.services.rooms.messages import RECORD_KIND, SAID, Fields, Post, fields_of
 from towline.services.rooms.presence import Presence
 from towline.store.rooms import Mute, RoomRow
+
+log = logging.getLogger("towline.rooms")
+_NEVER = 0  # an epoch that no log has: a log that is to fit it begins a new one
+_BELIEVED = 1_000_000  # records that a log may have lost; a reader who claims more may be lying
 
 
 class Room:
@@ -43,6 +57,7 @@ class Room:
         self.saved_seq = row.seq
         self.used_at = time.monotonic()
         self._posting = 0
+        self._refused = False  # by the disk
         self._open = asyncio.Event()  # cleared while the log is being exchanged
         self._open.set()
         self._exchanging = asyncio.Lock()
@@ -86,6 +101,17 @@ class Room:
         self.hide(seq)
         return number
 
+    def wrote(self, error: TowlineError | None) -> None:
+        """How the last write went: said once in the node's log when the disk refuses, and when it takes again."""
+        refused = isinstance(error, NoSpace | DiskError)
+        if refused == self._refused or (error is not None and not refused):
+            return
+        self._refused = refused
+        if error is not None:
+            log.warning("Room %s takes no messages: %s Who reads goes on.", self.name, error.sentence)
+        else:
+            log.warning("Room %s takes messages again.", self.name)
+
     def hide(self, seq: int) -> None:
         """From now on the text of this message is not given out."""
         self.removed.add(seq)
@@ -118,6 +144,24 @@ class Room:
         return items[0]
 
     # --- positions ---
+
+    async def contradicts(self, header: Fields) -> bool:
+        """Whether a reader comes out of a history that this log has not: from past its end, from an epoch that it
+        never had, or after a record (`seen`, its time in microseconds) in whose place there is another one."""
+        match header:
+            case {"epoch": int(epoch), "seq": int(seq)} if 0 < epoch < 1 << 64 and 0 < seq < 1 << 62:
+                if epoch != self.log.epoch:
+                    return not self.log.journal.had(epoch)
+                return seq > self.log.end.seq or await self._is_another(Cursor(epoch, seq - 1), header.get("seen"))
+            case _:
+                return False
+
+    async def _is_another(self, cursor: Cursor, seen: object) -> bool:
+        if not isinstance(seen, int) or cursor.seq < self.log.floor.seq:
+            return False
+        items = await self.log.read(cursor, limit_records=1)
+        record = items[0] if items else None
+        return isinstance(record, Record) and record.seq == cursor.seq and record.time_ns // 1000 != seen
 
     async def position(self, header: Fields) -> Cursor:
         """Where a reader wants to begin: `epoch` and `seq`, `seq` alone, `time`, the `last` so many, or live.
@@ -182,14 +226,27 @@ class Room:
 
     async def exchange(self, folder: str, row: RoomRow) -> None:
         """Open the log anew with the retention of `row`. Who posts meanwhile waits; who follows goes on."""
+        await self._reopen(folder, row, None)
+
+    async def begin_epoch(self, folder: str, seen: int) -> None:
+        """Go on in a new epoch, with numbers after `seen` as far as that can be believed. Followers get a gap."""
+        seen = min(seen, self.log.end.seq + _BELIEVED)
+        await self._reopen(folder, self.row, Cursor(_NEVER, seen))
+
+    async def _reopen(self, folder: str, row: RoomRow, known: Cursor | None) -> None:
         async with self._exchanging:
             self._open.clear()
             try:
                 await self.log.close()
-                known = self.log.journal.high_water
-                self.log = await FileLog.open(folder, options_of(row), known_high_water=known)
-                self.fanout.exchange_log(self.log)
-                self.row = row
+                reached = self.log.journal.high_water
+                try:
+                    self.log = await FileLog.open(folder, options_of(row), known_high_water=known or reached)
+                    self.row = row
+                except TowlineError:  # a full disk, say: as it was is better than closed
+                    self.log = await FileLog.open(folder, options_of(self.row), known_high_water=reached)
+                    raise
+                finally:
+                    self.fanout.exchange_log(self.log)
             finally:
                 self._open.set()
 

@@ -78,7 +78,7 @@ class RoomsService:
         room = await self._room(channel, grants)
         present = requests.flag(channel.header, "present")
         nick = nick_of(requests.text(channel.header, "nick", ""))
-        cursor = await room.position(channel.header)
+        cursor = await self._house.position(room, channel.header)
         follower = Follower(channel, cursor, channel.person, present=present)
         channel.accept(_opening(room, follower))
         room.fanout.add(follower)
@@ -104,7 +104,7 @@ class RoomsService:
     async def _read(self, channel: Channel, grants: Grants) -> None:
         """From a position to what is the end now (or `until`, a seq); then END. `search`: only texts with that."""
         room = await self._room(channel, grants)
-        cursor = await room.position(channel.header)
+        cursor = await self._house.position(room, channel.header)
         log, end = room.log, room.log.end
         until = requests.number(channel.header, "until", end.seq)
         word = requests.text(channel.header, "search", "").casefold()
