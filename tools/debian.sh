@@ -5,12 +5,13 @@
 #   sh tools/debian.sh --if-possible    the same where we are root and apt is there; otherwise say so and go on
 #
 #   tmux      a real terminal around full-screen verbs
+#   vim, htop full-screen programs whose screens are compared
 #   tshark    reads captures, and loads the dissector that `tow lab` writes
 #
 # The peers of the benchmarks are installed by tools/bench_peers.sh.
 set -u
 
-wanted="tmux:tmux tshark:tshark"
+wanted="tmux:tmux vim:vim htop:htop tshark:tshark"
 PATH="$PATH:/usr/sbin:/sbin"
 
 missing=""

@@ -2,77 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from tests.jobs.kit import Made, Place
+from tests.jobs.terminals import Make, Terminal, job_of, needs
 from tests.kit import DEADLINE, TOW, environment, events, tow
 
 from towline.cli.shell import Keyboard, keys
 from towline.lab.faults import FaultScript
 from towline.trust.pins import KnownNodes
 
-TMUX = shutil.which("tmux")
-needs_tmux = pytest.mark.skipif(TMUX is None, reason="tmux plays the person's terminal here")
-
-
-class Terminal:
-    """A terminal of 80 by 24 with a person before it: tmux, asked what the screen shows."""
-
-    def __init__(self, folder: Path, name: str, words: list[str], home: Path) -> None:
-        self._tmux = [str(TMUX), "-f", "/dev/null", "-S", str(folder / "tmux.sock")]
-        self._name = name
-        self._env = environment(home, TERM="screen-256color", PYTHONDEVMODE="")
-        line = " ".join(words)
-        self._do("new-session", "-d", "-s", name, "-x", "80", "-y", "24", "sh")
-        self.type(f"{line}; echo left with $?\n")
-
-    def _do(self, *words: str) -> str:
-        done = subprocess.run([*self._tmux, *words], capture_output=True, text=True, env=self._env, timeout=DEADLINE)
-        assert done.returncode == 0, (words, done.stderr)
-        return done.stdout
-
-    def type(self, text: str) -> None:
-        self._do("send-keys", "-t", self._name, "-l", text)
-
-    def resize(self, columns: int, rows: int) -> None:
-        self._do("resize-window", "-t", self._name, "-x", str(columns), "-y", str(rows))
-
-    @property
-    def screen(self) -> str:
-        return self._do("capture-pane", "-p", "-t", self._name)
-
-    def shows(self, text: str, *, not_: str = "") -> str:
-        """Wait until the screen has that (and has not the other)."""
-        deadline = time.monotonic() + DEADLINE
-        while text not in (screen := self.screen) or (not_ and not_ in screen):
-            assert time.monotonic() < deadline, f"{text!r} never came:\n{screen}"
-        return screen
-
-    def close(self) -> None:
-        with contextlib.suppress(AssertionError):
-            self._do("kill-session", "-t", self._name)
-
-
-@pytest.fixture
-def terminals(place: Place, tmp_path: Path) -> Iterator[object]:
-    made: list[Terminal] = []
-
-    def make(*words: str, home: Path | None = None) -> Terminal:
-        made.append(Terminal(tmp_path, f"t{len(made)}", [*TOW, *words], home or place.home))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
+needs_tmux = needs("tmux")
 
 
 def quit_less(terminal: Terminal) -> None:
@@ -87,17 +31,12 @@ def quit_less(terminal: Terminal) -> None:
     terminal.type("\x15")  # what came too often is not for the shell
 
 
-def job_of(place: Place) -> str:
-    rows = events(tow("jobs", "home", "--running", "--json", home=place.home).stdout)
-    return str(next(row["job"] for row in reversed(rows) if row["terminal"]))
-
-
-SHELL = ("shell", "home", "--env", "PS1='here$ '", "--", "sh")
+SHELL = ("shell", "home", "--env", "PS1=here$ ", "--", "sh")
 
 
 @needs_tmux
-def test_a_shell_types_resizes_and_ends_with_its_status(place: Place, terminals: object) -> None:
-    terminal = terminals(*SHELL)  # type: ignore[operator]
+def test_a_shell_types_resizes_and_ends_with_its_status(place: Place, terminals: Make) -> None:
+    terminal = terminals(*SHELL)
     terminal.shows("here$")
     terminal.type("stty size; tty; echo $TERM\n")
     terminal.shows("24 80\n/dev/pts/")
@@ -114,9 +53,9 @@ def test_a_shell_types_resizes_and_ends_with_its_status(place: Place, terminals:
 
 
 @needs_tmux
-def test_a_full_screen_program_survives_a_cut(place: Place, terminals: object) -> None:
+def test_a_full_screen_program_survives_a_cut(place: Place, terminals: Make) -> None:
     with place.faulty(FaultScript(seed=1)) as proxy:
-        terminal = terminals(*SHELL)  # type: ignore[operator]
+        terminal = terminals(*SHELL)
         terminal.shows("here$")
         terminal.type("seq 200 | less\n")
         terminal.shows("1\n2\n3\n")
@@ -132,18 +71,18 @@ def test_a_full_screen_program_survives_a_cut(place: Place, terminals: object) -
 
 
 @needs_tmux
-def test_another_terminal_attaches_to_a_full_screen_program(place: Place, terminals: object) -> None:
-    first = terminals(*SHELL)  # type: ignore[operator]
+def test_another_terminal_attaches_to_a_full_screen_program(place: Place, terminals: Make) -> None:
+    first = terminals(*SHELL)
     first.shows("here$")
     first.type("echo before\n")
     first.shows("before\nhere$")
     first.type("seq 200 | less\n")
     first.shows("1\n2\n3\n")
     job = job_of(place)
-    viewer = terminals("shell", "home", "--attach", job, "--read-only")  # type: ignore[operator]
+    viewer = terminals("shell", "home", "--attach", job, "--read-only")
     viewer.shows("1\n2\n3\n")
     viewer.type(" ")  # goes nowhere
-    second = terminals("shell", "home", "--attach", job)  # type: ignore[operator]
+    second = terminals("shell", "home", "--attach", job)
     second.shows("1\n2\n3\n")
     second.type(" ")
     for each in (first, second, viewer):

@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.jobs.kit import Made, collect, items
 from tests.kit import run, until
 
@@ -15,7 +13,6 @@ from towline.base.errors import JournalFull
 from towline.client.jobs import Chunk, Missing
 from towline.journal import Gap, Record
 from towline.journal.spool import SpoolReader, SpoolWriter, last_record, remove_spool, spool_size
-from towline.services.jobs.modes import Modes, replayed
 
 KIB = 1024
 
@@ -124,40 +121,6 @@ def test_gap_items_have_both_ends(tmp_path: Path) -> None:
     assert (first.from_.seq, first.reason) == (3, "retention")
     writer.close()
     os.close(os.open(tmp_path, os.O_RDONLY))
-
-
-# --- terminals ---
-
-
-@given(st.lists(st.integers(0, 60), max_size=8))
-def test_modes_are_found_however_the_bytes_are_split(cuts: list[int]) -> None:
-    data = b"a\x1b[?1049h\x1b[?1;2004hb\x1b=\x1b[?25l\x1b[31mc\x1b[?1000h\x1b[?1000l"
-    modes, at = Modes(), 0
-    for number, cut in enumerate(sorted(min(cut, len(data)) for cut in [*cuts, len(data)])):
-        modes.feed(number, data[at:cut])
-        at = cut
-    assert modes.restore() == b"\x1b[?1049h\x1b[H\x1b[2J\x1b[?1h\x1b[?25l\x1b[?2004h\x1b="
-    assert modes.undo() == b"\x1b[?1l\x1b[?25h\x1b[?2004l\x1b>\x1b[?1049l\x1b[0m"
-
-
-def test_a_reset_forgets_modes_and_the_tail_is_the_normal_screens() -> None:
-    modes = Modes()
-    modes.feed(1, b"$ vim\r\n")
-    modes.feed(2, b"\x1b[?1049h\x1b[?1h")
-    for seq in range(3, 100):
-        modes.feed(seq, b"x" * 5000)
-    assert modes.tail == (1, 2)
-    modes.feed(100, b"\x1b[?1049l")
-    modes.feed(101, b"\x1bc")
-    assert modes.restore() == b""
-    assert modes.tail == (1, 101)
-
-
-def test_old_output_asks_a_terminal_nothing() -> None:
-    asked = b"a\x1b[cb\x1b[>0qc\x1b[6nd\x1b]10;?\x07e\x1b[31mg\x1b[?u"
-    assert replayed(asked) == b"abcde\x1b[31mg"
-    assert replayed(b"$ vim\x1b[?1049h~~~\x1b[?1049l$ \x1b[?47hxx") == b"$ vim$ "
-    assert replayed(b"of vim\x1b[?1049l$ ls") == b"$ ls"
 
 
 # --- full spools, with real commands ---

@@ -29,6 +29,7 @@ from towline.cli.output import Output
 if TYPE_CHECKING:
     from towline.client.jobs import Job
     from towline.client.line import Line, LineEvent
+    from towline.client.replay import Replay
 
 _READ = 4096
 _HELP = b"\r\n~.  leave, the shell goes on\r\n~~  type one ~\r\n"
@@ -110,7 +111,7 @@ class _Seen:
         self._modes = Modes()
 
     def feed(self, data: bytes) -> None:
-        self._modes.feed(0, data)
+        self._modes.feed(data)
 
     def undo(self) -> bytes:
         return self._modes.undo()
@@ -129,7 +130,7 @@ async def _start(line: Line, args: argparse.Namespace) -> Job:
 async def _converse(job: Job, args: argparse.Namespace, bar: _Bar, seen: _Seen) -> int | None:
     """Until the job has ended (its status) or the person leaves (None)."""
     loop = asyncio.get_running_loop()
-    showing = asyncio.ensure_future(_show(job, seen, fresh=bool(args.attach), note=bool(args.attach)))
+    showing = asyncio.ensure_future(_show(job, seen, args))
     keyboard = Keyboard(args.detach_keys)
     left = asyncio.Event()
     typed: asyncio.Queue[bytes] = asyncio.Queue()
@@ -149,8 +150,6 @@ async def _converse(job: Job, args: argparse.Namespace, bar: _Bar, seen: _Seen) 
     if not args.read_only:
         tasks.append(asyncio.ensure_future(_type(job, typed)))
         loop.add_signal_handler(signal.SIGWINCH, lambda: job.resize(*_size()))
-        if args.attach:
-            job.resize(*_size())
     loop.remove_signal_handler(signal.SIGINT)
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -165,16 +164,27 @@ async def _converse(job: Job, args: argparse.Namespace, bar: _Bar, seen: _Seen) 
         await job.close()
 
 
-async def _show(job: Job, seen: _Seen, *, fresh: bool, note: bool) -> None:
+async def _show(job: Job, seen: _Seen, args: argparse.Namespace) -> None:
     from towline.cli.jobbing import write
     from towline.client.jobs import Chunk
 
-    async for item in job.output(-1 if fresh else 1, screen=fresh, note=note):
-        if isinstance(item, Chunk):
-            if item.screen:
-                await write(1, b"\x1b[H\x1b[2J")
-            seen.feed(item.data)
-            await write(1, item.data)
+    fresh = bool(args.attach)
+    async for item in job.output(-1 if fresh else 1, screen=fresh, note=fresh):
+        if not isinstance(item, Chunk):
+            continue
+        data = item.data if item.screen is None else await _join(job, item.screen, typing=not args.read_only)
+        seen.feed(data)
+        await write(1, data)
+
+
+async def _join(job: Job, replay: Replay, *, typing: bool) -> bytes:
+    """Our terminal is a new one: what brings it to where the job's is. Whoever types decides its size, too."""
+    from towline.cli.terminal.joining import bring_up
+
+    size = _size()
+    if typing and size != replay.size:
+        job.resize(*size)
+    return await asyncio.to_thread(bring_up, replay, *size)
 
 
 async def _type(job: Job, typed: asyncio.Queue[bytes]) -> None:

@@ -14,6 +14,7 @@ from towline.base.limits import MIB
 from towline.base.text import printable
 from towline.client.feeding import Feeding
 from towline.client.reach import Reach
+from towline.client.replay import Replay
 from towline.protocol.codec import Header
 from towline.protocol.table import Class
 from towline.runtime.channel import Channel, Message
@@ -25,13 +26,13 @@ _STREAMS = {1: "stdout", 2: "stderr"}
 
 
 class Chunk(NamedTuple):
-    """Output: `stream` is stdout or stderr; reading on begins at `seq` + 1. `screen`: not output, but what brings a
-    fresh terminal to where the job's is."""
+    """Output: `stream` is stdout or stderr; reading on begins at `seq` + 1. `screen` comes first when it was asked
+    for, without output of its own."""
 
     stream: str
     seq: int
     data: bytes
-    screen: bool = False
+    screen: Replay | None = None
 
 
 class Missing(NamedTuple):
@@ -131,7 +132,7 @@ class Job:
                     _detach(channel)
 
     async def _items(self, channel: Channel, acknowledge: bool) -> AsyncIterator[Chunk | Missing]:
-        taken = 0
+        taken, replay = 0, Replay()
         while True:
             message = channel.receive_nowait()
             if message is None:
@@ -142,7 +143,7 @@ class Job:
             if message is None:
                 self._over(channel.trailer or {})
                 return
-            item = _item(message)
+            item = _item(message, replay)
             if item is not None:
                 yield item
                 taken = item.seq if isinstance(item, Chunk) else item.to - 1
@@ -380,13 +381,15 @@ async def _drain(channel: Channel) -> None:
         pass  # then there is nothing to say goodbye to
 
 
-def _item(message: Message) -> Chunk | Missing | None:
+def _item(message: Message, replay: Replay) -> Chunk | Missing | None:
     match message.header:
         case {"s": 1 | 2 as stream, "q": int(seq)}:
-            screen = message.header is not None and message.header.get("screen") is True
-            return Chunk(_STREAMS[stream], seq, message.body, screen)
+            return Chunk(_STREAMS[stream], seq, message.body)
         case {"gap": [int(first), int(to)], "reason": str(reason)}:
             return Missing(first, to, printable(reason))
+        case {"screen": _}:
+            complete = replay.take(message)
+            return None if complete is None else Chunk(_STREAMS[1], complete, b"", replay)
         case _:
             return None  # a newer node may say more
 

@@ -10,6 +10,7 @@ another service.
     held.py       one job in the keeper: process, pipes or terminal, spool
     spawn.py      how its process is started
     modes.py      what a terminal program has switched on
+    tail.py       which of a terminal's output a newcomer needs; replay.py sends it
     keeping.py    the node's end: finds or starts the keeper
     roster.py     the node's books: which jobs there are, what became of them
     aftermath.py  … and what did when nobody was there to see it

@@ -19,6 +19,7 @@ from towline.journal.spool import SpoolWriter
 from towline.protocol.codec import Header
 from towline.services.jobs import spawn
 from towline.services.jobs.modes import Modes
+from towline.services.jobs.tail import Tail
 
 STDOUT, STDERR, CONTROL = 1, 2, 3
 READ_BYTES = 256 * KIB
@@ -61,6 +62,7 @@ class Held:
         self.written: dict[str, int] = {}  # per writer: bytes of input that the command's pipe has taken
         self.eof = False  # its input is ended
         self.modes = Modes() if spec.get("size") else None
+        self.tail = Tail((0, 0))
         self.spool = SpoolWriter(folder, int(spec["spool"]), drop=spec.get("overflow") == "drop-oldest")
         self._queued: dict[str, int] = {}
         self._input: deque[tuple[str, memoryview]] = deque()
@@ -86,6 +88,7 @@ class Held:
     def _spawn(self, spec: dict[str, Any]) -> None:
         size = spec.get("size")
         self._size = (int(size[0]), int(size[1])) if size else None
+        self.tail.size = self._size or (0, 0)
         spawned = spawn.spawn(
             spec["argv"],
             program=str(spec.get("program", "")),
@@ -119,6 +122,11 @@ class Held:
     def describe(self) -> Header:
         """What a node that comes back must know."""
         return {"job": self.id, "pid": self.pid, "end": self.spool.next_seq, "bytes": sum(self.bytes)}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of its terminal."""
+        return self._size or (0, 0)
 
     # --- output ---
 
@@ -173,7 +181,9 @@ class Held:
             return
         self.bytes[kind] += len(data)
         if self.modes is not None:
-            self.modes.feed(seq, data)
+            before = self.modes.alternate > 0
+            self.modes.feed(data)
+            self.tail.note(seq, len(data), before=before, after=self.modes.alternate > 0)
         self.house.grown(self)
 
     def _stall(self, kind: int, data: bytes) -> None:
@@ -241,12 +251,17 @@ class Held:
         """Have a full-screen program repaint itself: it does so for a new size, not for the one it has."""
         if self._size is not None and self.modes is not None and self._stdin is not None:
             rows, columns = self._size
-            spawn.resize(self._stdin, rows, columns - 1 if columns > 1 else 2)
+            self._apply((rows, columns - 1 if columns > 1 else 2))
             self._later(NUDGE_SECONDS, self._apply_size)
 
     def _apply_size(self) -> None:
-        if self._size is not None and self.modes is not None and self._stdin is not None:
-            spawn.resize(self._stdin, *self._size)
+        if self._size is not None:
+            self._apply(self._size)
+
+    def _apply(self, size: tuple[int, int]) -> None:
+        if self.modes is not None and self._stdin is not None:
+            spawn.resize(self._stdin, *size)
+            self.tail.size = size
 
     def _write(self) -> None:
         while self._input:

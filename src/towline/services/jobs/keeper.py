@@ -27,6 +27,7 @@ from towline.runtime.listener import raise_descriptor_limit
 from towline.runtime.loops import new_event_loop
 from towline.services.jobs.held import Held
 from towline.services.jobs.link import SOCKET_NAME, VERSION, Link
+from towline.services.jobs.modes import Modes
 from towline.transports.unix import short_path
 
 FIRST_NODE_SECONDS = 10.0  # nobody came
@@ -160,10 +161,9 @@ class Keeper:
                 held.release(int(fields["upto"]))
                 self._stir()
             case "screen" if held is not None and held.modes is not None:
-                first, last = held.modes.tail
+                return _screen(held, held.modes)
+            case "repaint" if held is not None:
                 held.nudge()
-                end = held.spool.next_seq
-                return {"first": first, "last": last, "end": end}, held.modes.restore()
             case _:
                 pass  # about a job that has just ended
         return {}, b""
@@ -195,6 +195,13 @@ class Keeper:
         for held in list(self._jobs.values()):
             if held.stalled:
                 held.resume()
+
+
+def _screen(held: Held, modes: Modes) -> tuple[Header, bytes]:
+    """What a newcomer's terminal needs: positions in the spool, with sizes, and the modes."""
+    spans = [[span.first, span.last, *span.size] for span in held.tail.spans()]
+    answer: Header = {"end": held.spool.next_seq, "size": list(held.size), "exact": held.tail.exact}
+    return answer, json.dumps({"spans": spans, "modes": modes.restore().decode("ascii")}).encode()
 
 
 async def keep(folder: str, ready: int) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 
 from towline.base.errors import BadMessage, Conflict, UnknownJob
-from towline.journal import Record
-from towline.journal.spool import SpoolReader
 from towline.protocol.codec import Header
 from towline.runtime.channel import Channel
 from towline.services import requests
 from towline.services.jobs import messages
 from towline.services.jobs.input import take_input
 from towline.services.jobs.messages import KILL_GRACE, check_grants, parse_spec, signal_number
-from towline.services.jobs.modes import replayed
 from towline.services.jobs.output import Wanted, send_output
+from towline.services.jobs.replay import send_replay
 from towline.services.jobs.roster import Roster
 from towline.store import Store
 from towline.store.jobs import JobRow
@@ -92,26 +89,11 @@ class JobsService:
         opening = _opening(row)
         if seq < 0:  # the end, whatever it is by then
             seq = self._roster.live[row.id].end if row.id in self._roster.live else 1 << 62
-        screen = b""
-        if requests.flag(header, "screen"):
-            screen, seq = await self._screen(row, seq)
         channel.accept(opening)
-        if screen:
-            await channel.send(screen, {"s": 1, "q": seq - 1, "screen": True})
+        if requests.flag(header, "screen"):
+            seq = await send_replay(channel, self._roster, row) or seq
         wanted = Wanted(max(seq, 1), requests.flag(header, "follow"), _STREAMS[stream], requests.flag(header, "acks"))
         await send_output(channel, self._roster, row, wanted)
-
-    async def _screen(self, row: JobRow, seq: int) -> tuple[bytes, int]:
-        """What brings a fresh terminal to where the job's terminal is, and the seq that follows."""
-        if row.id not in self._roster.live or not row.terminal:
-            return b"", seq
-        answer, modes = await self._roster.keeping.ask({"t": "screen", "job": row.id})
-        match answer:
-            case {"first": int(first), "last": int(last), "end": int(end)}:
-                tail = await asyncio.to_thread(_tail, self._roster.spool_folder(row.id), first, last)
-                return replayed(tail) + modes, end
-            case _:
-                return b"", seq
 
     async def _input(self, channel: Channel) -> None:
         row = await self._find(channel)
@@ -179,19 +161,3 @@ def _listed(row: JobRow, clients: int) -> Header:
         "on_disconnect": [row.on_disconnect, row.after],
         "reason": row.reason,
     }
-
-
-def _tail(folder: str, first: int, last: int) -> bytes:
-    """The output of some records, for a screen. Blocking."""
-    reader = SpoolReader(folder, first)
-    parts: list[bytes] = []
-    try:
-        while reader.seq <= last and (items := reader.read()):
-            parts += [
-                item.payload for item in items if isinstance(item, Record) and item.kind == 1 and item.seq <= last
-            ]
-    except FileNotFoundError:
-        pass
-    finally:
-        reader.close()
-    return b"".join(parts)
