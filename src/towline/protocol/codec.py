@@ -171,7 +171,8 @@ class Decoder:
                 # Half the price of Frame(...); this line runs once for every frame.
                 yield _tuple(Frame, (kind, flags, stream, header, data[body_at:after]))
         finally:
-            self._keep(data[position:], need)
+            if position < end:
+                self._keep(data[position:], need)
 
     def _keep(self, rest: bytes, need: int) -> None:
         self._parts = [rest] if rest else []

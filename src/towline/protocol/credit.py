@@ -14,17 +14,12 @@ _MOST = 1 << 48  # no window is so large; a sum beyond it is a mistake or an att
 
 
 class SendWindow:
-    """What the peer lets us send."""
+    """What the peer lets us send: `available` bytes, from which senders take what they spend."""
 
-    __slots__ = ("available", "initial")
+    __slots__ = ("available",)
 
     def __init__(self, initial: int) -> None:
-        self.initial = initial
         self.available = initial
-
-    def spend(self, cost: int) -> None:
-        assert cost <= self.available
-        self.available -= cost
 
     def grow(self, credit: int) -> None:
         """The peer returned or raised credit. Raises ProtocolError when it makes no sense."""

@@ -83,7 +83,10 @@ class StreamReset(NamedTuple):
 
 
 class StreamDrained(NamedTuple):
-    """Some of the stream's queued output went out; a waiting writer may look again."""
+    """Some of the queued output of a stream that is `watched` (or ended here) went out.
+
+    A driver whose writer waits for room sets `stream.watched` and looks again after this; each event ends the watch.
+    """
 
     stream: Stream
 

@@ -17,13 +17,12 @@ PONG_TIMEOUT = 15.0
 class Liveness:
     """Measures `pace.rtt`: HELLO asks and is answered too."""
 
-    __slots__ = ("_asked", "_heard", "_number", "_pace", "_scheduler", "_timers")
+    __slots__ = ("_asked", "_number", "_pace", "_scheduler", "_timers")
 
     def __init__(self, scheduler: Scheduler, timers: Timers, pace: Pace) -> None:
         self._scheduler = scheduler
         self._timers = timers
         self._pace = pace
-        self._heard = pace.now
         self._asked: float | None = None
         self._number = 0
 
@@ -31,10 +30,6 @@ class Liveness:
         """The connection is open: look after it."""
         self._asked = None
         self._timers.arm(Timer.PING, self._pace.now + PING_INTERVAL)
-
-    def heard(self) -> None:
-        """Some bytes came in: a sign of life, whatever they are."""
-        self._heard = self._pace.now
 
     def asked(self) -> None:
         """Something went out that the peer answers at once."""
@@ -72,7 +67,7 @@ class Liveness:
     }
 
     def ping_due(self) -> None:
-        due = self._heard + PING_INTERVAL
+        due = self._pace.heard + PING_INTERVAL
         if due > self._pace.now:  # not `now - heard < interval`: rounding would arm the same moment for ever
             self._timers.arm(Timer.PING, due)
         else:
@@ -80,8 +75,8 @@ class Liveness:
 
     def pong_due(self) -> bool:
         """Whether the peer is taken for dead."""
-        due = self._heard + PONG_TIMEOUT
-        if self._asked is not None and self._heard > self._asked and due > self._pace.now:
+        due = self._pace.heard + PONG_TIMEOUT
+        if self._asked is not None and self._pace.heard > self._asked and due > self._pace.now:
             self._timers.arm(Timer.PONG, due)  # other bytes are a sign of life too
             return False
         return True

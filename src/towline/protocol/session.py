@@ -84,8 +84,8 @@ class Session:
 
     def receive(self, data: bytes, now: float) -> list[ev.Event]:
         """Take bytes from the peer; returns what happened, in order."""
-        self._pace.now = now
-        self._liveness.heard()
+        pace = self._pace
+        pace.now = pace.heard = now
         if self.state is State.LANE:
             self._decoder.hold(data)
         elif self.state is not State.CLOSED:
@@ -93,7 +93,8 @@ class Session:
                 self._receive(data)
             except TowlineError as error:
                 self._close(error)
-            self._close_if_drained()
+            if self._draining:
+                self._close_if_drained()
         return self.events()
 
     def receive_eof(self, now: float) -> list[ev.Event]:
@@ -108,9 +109,9 @@ class Session:
 
     def take(self, limit: int) -> list[Buffer]:
         """About `limit` bytes to send now, as buffers in order; an empty list when there is nothing."""
-        out, moved = self._scheduler.take(limit)
-        if moved:
-            self._streams.drained(moved)
+        out, told = self._scheduler.take(limit)
+        if told:
+            self._streams.drained(told)
         if self._draining:
             self._close_if_drained()
         return out
@@ -127,7 +128,7 @@ class Session:
 
     def deadline(self) -> float | None:
         """When `tick` wants to be called, or None."""
-        return self._timers.next()
+        return self._timers.next
 
     def tick(self, now: float) -> list[ev.Event]:
         """Time passed."""
@@ -191,7 +192,8 @@ class Session:
         Raises StreamClosed, ConnectionLost, LimitExceeded (the peer takes no message or header so large), BadMessage
         (the header is no JSON).
         """
-        self._require_open()
+        if self.state is not State.OPEN:
+            self._require_open()
         self._streams.send(stream, body, header)
 
     def end(self, stream: Stream, trailer: Header | None = None) -> None:
@@ -255,8 +257,8 @@ class Session:
             else:
                 self._ON_FRAME[kind](self, frame)
                 if self.state is State.CLOSED or self.state is State.LANE:
+                    frames.close()  # the decoder keeps the rest
                     break
-        frames.close()
 
     def _on_hello(self, frame: Frame) -> None:
         opening = self._opening

@@ -25,7 +25,8 @@ _pack_prefix = PREFIX.pack
 
 
 class Stream:
-    """State of one stream. Only the session changes it; a driver may read it and keep its own object in `user`."""
+    """State of one stream. Only the session changes it; a driver may read it, keep its own object in `user`, and set
+    `watched` to hear (StreamDrained) when queued output next goes out."""
 
     __slots__ = (
         "_end",
@@ -46,6 +47,7 @@ class Stream:
         "send_window",
         "state",
         "user",
+        "watched",
     )
 
     def __init__(
@@ -68,6 +70,7 @@ class Stream:
         self.queued = 0  # bytes (headers and bodies) that wait for credit or their turn
         self.scheduled = False
         self.user: object = None
+        self.watched = False
         # What waits: a whole small frame, or (encoded header, what is left of the body).
         self._queue: deque[bytes | tuple[bytes, memoryview]] = deque()
         self._end: bytes | None = None
@@ -119,8 +122,8 @@ class Stream:
         Small frames are joined into one buffer. No frame's body is larger than `quantum`. The END follows the data
         and costs nothing.
         """
-        queue = self._queue
-        credit = min(self.send_window.available, connection_credit)
+        queue, window = self._queue, self.send_window
+        credit = min(window.available, connection_credit)
         spent = prefixes = 0
         small: list[bytes] = []
         while queue and spent < quantum:
@@ -145,7 +148,7 @@ class Stream:
         if small:
             out.append(small[0] if len(small) == 1 else b"".join(small))
         self.queued -= spent - prefixes
-        self.send_window.spend(spent)
+        window.available -= spent
         if not queue and self._end is not None:
             out.append(encode_prefix(Kind.END, 0, self.id, len(self._end), 0) + self._end)
             self._end = None

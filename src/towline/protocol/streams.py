@@ -73,8 +73,7 @@ class Streams:
     def start(self, peer_limits: Limits) -> None:
         """The handshake is done."""
         self._peer_limits = peer_limits
-        self._scheduler.window = SendWindow(peer_limits.connection_window)
-        self._scheduler.max_body = min(peer_limits.frame_body, FRAME_BODY.value)
+        self._scheduler.start(peer_limits.connection_window, min(peer_limits.frame_body, FRAME_BODY.value))
 
     # --- calls ---
 
@@ -116,7 +115,8 @@ class Streams:
                 f"Limit message is {self._peer_limits.message} bytes at the other side; {len(body)} were to be sent."
             )
         stream.queue_message(body, b"" if header is None else self._check_header(header))
-        self._scheduler.ready(stream)
+        if not stream.scheduled:
+            self._scheduler.ready(stream)
 
     def end(self, stream: Stream, trailer: Header | None) -> None:
         """Half-close behind what is queued. Raises StreamClosed, LimitExceeded, BadMessage."""
@@ -171,9 +171,10 @@ class Streams:
 
     # --- from the hub ---
 
-    def drained(self, moved: Iterable[Stream]) -> None:
-        """Some queued output of these streams went out."""
-        for stream in moved:
+    def drained(self, told: Iterable[Stream]) -> None:
+        """Some queued output of these streams went out, and their driver is to hear of it."""
+        for stream in told:
+            stream.watched = False
             self._events.append(ev.StreamDrained(stream))
             self.forget_if_done(stream)
 

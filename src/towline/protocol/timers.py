@@ -15,42 +15,47 @@ class Timer(IntEnum):
 
 
 class Pace:
-    """What the spokes must know of time: `now` as the driver said last, `rtt` as it was measured last (or None)."""
+    """What the spokes must know of time: `now` as the driver said last, when some bytes of the peer were `heard`
+    last (a sign of life, whatever they are), `rtt` as it was measured last (or None)."""
 
-    __slots__ = ("now", "rtt")
+    __slots__ = ("heard", "now", "rtt")
 
     def __init__(self, now: float) -> None:
-        self.now = now
+        self.now = self.heard = now
         self.rtt: float | None = None
 
 
 class Timers:
-    """Moments in seconds on the driver's monotonic clock."""
+    """Moments in seconds on the driver's monotonic clock. `next`: the earliest, or None when nothing is armed."""
 
-    __slots__ = ("_due",)
+    __slots__ = ("_due", "next")
 
     def __init__(self) -> None:
         self._due: dict[Timer, float] = {}
+        self.next: float | None = None  # kept, not looked for: drivers ask after every step
 
     def arm(self, timer: Timer, at: float) -> None:
         self._due[timer] = at
+        self._changed()
 
     def disarm(self, timer: Timer) -> None:
         self._due.pop(timer, None)
+        self._changed()
 
     def clear(self) -> None:
         self._due.clear()
+        self._changed()
 
     def armed(self, timer: Timer) -> bool:
         return timer in self._due
-
-    def next(self) -> float | None:
-        """The earliest moment, or None when nothing is armed."""
-        return min(self._due.values()) if self._due else None
 
     def expired(self, now: float) -> list[Timer]:
         """Those that are due, earliest first; they are disarmed."""
         due = sorted((at, timer) for timer, at in self._due.items() if at <= now)
         for _, timer in due:
             del self._due[timer]
+        self._changed()
         return [timer for _, timer in due]
+
+    def _changed(self) -> None:
+        self.next = min(self._due.values(), default=None)

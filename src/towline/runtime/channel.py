@@ -16,6 +16,7 @@ from towline.protocol.table import StreamState
 if TYPE_CHECKING:
     from towline.runtime.pump import Connection
 
+_tuple = tuple.__new__  # half the price of Message(...)
 # A writer waits while this much (bytes) is queued on its stream: about one early window.
 _QUEUE_HIGH = 256 * 1024
 
@@ -43,15 +44,13 @@ class _Bell:
                 if not waiter.done():
                     waiter.set_result(None)
 
-    async def wait(self) -> None:
+    def wait(self) -> asyncio.Future[None]:
+        """To be awaited once."""
+        if self._waiters:  # of those that were cancelled none is kept for more than one turn
+            self._waiters = [waiter for waiter in self._waiters if not waiter.done()]
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            raise
+        return waiter
 
 
 class Channel:
@@ -218,7 +217,7 @@ class Channel:
                 return
             body, self._parts = self._parts, None
             cost, self._held = cost + self._held, 0
-        self._queue.append((Message(bytes(body), event.header), cost))
+        self._queue.append((_tuple(Message, (bytes(body), event.header)), cost))
         self._readable.ring()
 
     def on_end(self, trailer: Header) -> None:
@@ -269,6 +268,7 @@ class Channel:
         if self._error is None:
             if self.stream.state is StreamState.CLOSED:
                 raise ConnectionLost
+            self.stream.watched = True
             await self._drained.wait()
         if self._error is not None:
             raise self._error

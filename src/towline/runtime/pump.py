@@ -24,6 +24,7 @@ from towline.transports.tls import TlsPipe
 
 log = logging.getLogger("towline.runtime")
 _TAKE = 64 * 1024
+_BUG = "a bug ended the connection with %s"
 _UNKNOWN = Peer("none", "none")
 _P = ParamSpec("_P")
 
@@ -55,7 +56,7 @@ def _step(act: Callable[Concatenate[Connection, _P], None]) -> Callable[Concaten
         try:
             act(self, *args, **kwargs)
         except Exception:
-            log.exception("a bug ended the connection with %s", self.peer.address)
+            log.exception(_BUG, self.peer.address)
             self.abort()
 
     return guarded
@@ -175,13 +176,19 @@ class Connection:
             return
         self.flush()
 
-    @_step
     def received(self, data: bytes) -> None:
-        if not self._closed:
+        if self._closed:
+            return
+        try:
             if watching.watcher is not None:
                 watching.watcher.on_bytes(self, False, (data,))
             self._handle(self.session.receive(data, self.loop.time()))
-            self.flush()
+        except Exception:
+            log.exception(_BUG, self.peer.address)
+            self.abort()
+        if self.session.wants_to_send:
+            self.flush()  # PONG and CREDIT wait for nobody's handler
+        self.flush_soon()  # behind the tasks that this woke: what they answer leaves in the same turn of the loop
 
     def writable(self) -> None:
         self.flush()
@@ -209,26 +216,29 @@ class Connection:
             watching.watcher.on_over(self, error)
         self._house.on_closed(self, error)
 
-    @_step
     def flush(self) -> None:
         """Give the transport what the scheduler chooses, until its backlog is high; then look at the clock."""
         self._flush_due = False
         if self._closed or self.transport is None:
             return
         session, transport = self.session, self.transport
-        over = session.state is State.CLOSED  # then only last words are left, and no `writable` will follow
-        while session.wants_to_send and (over or transport.backlog < WRITE_HIGH):
-            buffers = session.take(_TAKE)
-            if not buffers:
-                break
-            if watching.watcher is not None:
-                watching.watcher.on_bytes(self, True, buffers)
-            transport.write(buffers)
-        self._handle(session.events())
-        if session.state is State.CLOSED:
-            transport.close()
-        else:
-            self._arm()
+        try:
+            over = session.state is State.CLOSED  # then only last words are left, and no `writable` will follow
+            while session.wants_to_send and (over or transport.backlog < WRITE_HIGH):
+                buffers = session.take(_TAKE)
+                if not buffers:
+                    break
+                if watching.watcher is not None:
+                    watching.watcher.on_bytes(self, True, buffers)
+                transport.write(buffers)
+            self._handle(session.events())
+            if session.state is State.CLOSED:
+                transport.close()
+            else:
+                self._arm()
+        except Exception:
+            log.exception(_BUG, self.peer.address)
+            self.abort()
 
     # --- inside ---
 

@@ -119,7 +119,13 @@ class StreamTransport(asyncio.Protocol):
         if self._closing or self._detached:
             return
         try:
-            self._feed(data)
+            if self._context is not None:
+                self._shake_hands(data)
+            elif self._tls is None:
+                self._receiver.received(data)
+            else:
+                self._tls.feed(data)
+                self._deliver(self._tls)
         except TowlineError as error:
             self._fail(error)
 
@@ -147,18 +153,11 @@ class StreamTransport(asyncio.Protocol):
 
     # --- inside ---
 
-    def _feed(self, data: bytes) -> None:
-        if self._context is not None:
-            if self._fresh and not self._looks_like_tls(data):
-                return
-            self._fresh = False
-            self._start_tls(data)
+    def _shake_hands(self, data: bytes) -> None:
+        if self._fresh and not self._looks_like_tls(data):
             return
-        if self._tls is None:
-            self._receiver.received(data)
-            return
-        self._tls.feed(data)
-        self._deliver()
+        self._fresh = False
+        self._start_tls(data)
 
     def _looks_like_tls(self, data: bytes) -> bool:
         if data[0] == _TLS_HANDSHAKE or (data[0] == _TLS_ALERT and not self._server_side):
@@ -187,11 +186,9 @@ class StreamTransport(asyncio.Protocol):
             self._context = None
             self.peer = Peer("tcp", self.peer.address, self.peer.host, certificate=self._tls.certificate)
             self._receiver.connected()
-            self._deliver()
+            self._deliver(self._tls)
 
-    def _deliver(self) -> None:
-        tls = self._tls
-        assert tls is not None
+    def _deliver(self, tls: TlsPipe) -> None:
         pieces = tls.decrypt()
         if pieces and not self._closing:
             self._receiver.received(pieces[0] if len(pieces) == 1 else b"".join(pieces))

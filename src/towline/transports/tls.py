@@ -70,7 +70,7 @@ class TlsPipe:
         pieces: list[bytes] = []
         tls, incoming = self._tls, self._in
         try:
-            while incoming.pending or tls.pending():
+            while incoming.pending:  # OpenSSL itself holds nothing back: each read takes all of a record
                 piece = tls.read(_RECORD)
                 if not piece:
                     self.closed = True
