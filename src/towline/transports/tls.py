@@ -14,6 +14,7 @@ from towline.protocol.table import ALPN
 from towline.transports.interface import Buffer
 
 _RECORD = 16 * 1024  # RFC 8446, section 5.1: the most that one record carries
+_LARGE = 4 * _RECORD  # from here on a copy of a body costs more than a record of its own for the frame's prefix
 
 
 class TlsPipe:
@@ -54,9 +55,9 @@ class TlsPipe:
 
     def encrypt(self, buffers: Sequence[Buffer]) -> bytes:
         """Plain buffers to bytes for the wire."""
-        data = buffers[0] if len(buffers) == 1 else b"".join(buffers)
         try:
-            self._tls.write(data)
+            for data in _joined(buffers):
+                self._tls.write(data)
         except ssl.SSLError as error:
             raise tls_error(error) from error
         return self._out.read()
@@ -106,6 +107,22 @@ class TlsPipe:
         except ssl.SSLError:
             pass  # we do not wait for the peer's goodbye
         return self._out.read()
+
+
+def _joined(buffers: Sequence[Buffer]) -> Sequence[Buffer]:
+    """Small buffers that stand together as one, so that they share records; large ones as they are."""
+    if len(buffers) == 1:
+        return buffers
+    joined: list[Buffer] = []
+    small: list[Buffer] = []
+    for buffer in buffers:
+        if len(buffer) < _LARGE:
+            small.append(buffer)
+        else:
+            joined += b"".join(small), buffer
+            small = []
+    joined.append(b"".join(small))
+    return [buffer for buffer in joined if len(buffer)]
 
 
 def tls_error(error: ssl.SSLError) -> TowlineError:
