@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 .PHONY: help demo test check format soak fuzz docs bench clean
 
 help:                 ## list the verbs
@@ -11,7 +12,7 @@ demo: $(VENV)/ready   ## a node, a client, cuts in the middle and what comes bac
 	$(PY) -m demo
 
 test: $(VENV)/ready   ## all tests but the slow ones
-	$(PY) -m pytest
+	$(PY) -m pytest $(PARALLEL)
 
 check: $(VENV)/ready  ## what CI runs: lint, types, import contracts, pages, tests
 	sh tools/debian.sh --if-possible
@@ -21,7 +22,7 @@ check: $(VENV)/ready  ## what CI runs: lint, types, import contracts, pages, tes
 	$(VENV)/bin/lint-imports
 	$(PY) -m tools.docs --check
 	$(PY) -m tools.cli_docs --check
-	$(PY) -m pytest
+	$(PY) -m pytest $(PARALLEL)
 
 format: $(VENV)/ready ## let ruff rewrite the layout
 	$(VENV)/bin/ruff format .
