@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ from towline.protocol.table import Class, Kind
 from towline.runtime.channel import Channel
 from towline.services.files.messages import encode_rows
 from towline.services.files.plan import Entry, encode_batch
+
+
+def packed(index: int, size: int, content: bytes) -> bytes:
+    """A file of a pack's table."""
+    return struct.pack(">QI32s", index, size, blake3(content).digest())
 
 
 def digest(content: bytes) -> str:
@@ -178,16 +184,18 @@ def spoken(
         [(Kind.OPEN, {"file": 0, "from": 0, "to": 5}, b""), (Kind.DATA, None, b"123456")],
         [(Kind.OPEN, {"file": 0, "from": 0, "to": 10, "hole": 7}, b"")],
         [(Kind.OPEN, {"file": "x"}, b"")],
-        [(Kind.OPEN, {"pack": [[0, 11, "00"]]}, b""), (Kind.DATA, None, b"12345678901"), (Kind.END, {}, b"")],
-        [(Kind.OPEN, {"pack": [[0, 10, "00"]]}, b""), (Kind.DATA, None, b"x" * 60000)]
+        [(Kind.OPEN, {"pack": 1}, b""), (Kind.DATA, None, packed(0, 11, b"y" * 11) + b"y" * 11), (Kind.END, {}, b"")],
+        [(Kind.OPEN, {"pack": 1}, b""), (Kind.DATA, None, packed(0, 10, b"") + b"x" * 60000)]
         + [(Kind.DATA, None, b"x" * 60000)] * 40,
-        [(Kind.OPEN, {"pack": [[0, 1 << 40, "00"]]}, b"")],
-        [(Kind.OPEN, {"pack": [["0", 1, 2]]}, b"")],
-        [(Kind.OPEN, {"pack": [[1, 10, digest(b"y" * 10)]]}, b""), (Kind.DATA, None, b"y" * 10), (Kind.END, {}, b"")],
+        [(Kind.OPEN, {"pack": 1}, b""), (Kind.DATA, None, packed(0, 1 << 31, b"")), (Kind.END, {}, b"")],
+        [(Kind.OPEN, {"pack": 1 << 40}, b"")],
+        [(Kind.OPEN, {"pack": "1"}, b"")],
+        [(Kind.OPEN, {"pack": 2}, b""), (Kind.DATA, None, packed(0, 10, b"")), (Kind.END, {}, b"")],
+        [(Kind.OPEN, {"pack": 1}, b""), (Kind.DATA, None, packed(1, 10, b"y" * 10) + b"y" * 10), (Kind.END, {}, b"")],
         [(Kind.OPEN, {"file": 1, "from": 0, "to": 10}, b"")],
         [(Kind.DATA, None, b"loose")],
     ],
-    ids=range(15),
+    ids=range(17),
 )
 def test_a_node_that_sends_ranges_that_are_none(town: Town, tmp_path: Path, frames: list[Any]) -> None:
     """File 0 was asked for; file 1 is there with other content and is to stay."""
@@ -213,8 +221,8 @@ def test_a_node_whose_digests_are_wrong(town: Town, tmp_path: Path) -> None:
         await liar.heard_of("want")
         await over_lane(
             liar,
-            (Kind.OPEN, {"n": 0, "pack": [[0, 10, digest(b"other")]]}, b""),
-            (Kind.DATA, None, b"1234567890"),
+            (Kind.OPEN, {"n": 0, "pack": 1}, b""),
+            (Kind.DATA, None, packed(0, 10, b"other") + b"1234567890"),
             (Kind.END, {}, b""),
         )
         await planned(channel, 1)
@@ -407,7 +415,7 @@ def test_a_client_that_wants_without_end_and_reads_nothing(town: Town, tmp_path:
         await channel.accepted()
         try:
             for _ in range(3000):
-                await channel.send(encode_rows([0] * 2000), {"t": "want"})
+                await channel.send(encode_rows([[0, 1]] * 2000), {"t": "want"})
         except TowlineError as error:
             return error
         return await ended(channel)
@@ -448,9 +456,8 @@ def test_wrong_bytes_from_a_client_are_not_published(town: Town, tmp_path: Path)
         while (message := await channel.receive()) is not None:
             heard.append(message.header or {})
             if heard[-1].get("t") == "want":
-                wrong = {"n": 0, "pack": [[0, 10, digest(b"0123456789")]]}
-                await lane.send(b"", {"kind": int(Kind.OPEN), "range": wrong})
-                await lane.send(b"xxxxxxxxxx")
+                await lane.send(b"", {"kind": int(Kind.OPEN), "range": {"n": 0, "pack": 1}})
+                await lane.send(packed(0, 10, b"0123456789") + b"xxxxxxxxxx")
                 await lane.send(b"", {"kind": int(Kind.END), "range": {}})
             if heard[-1].get("t") == "fail":
                 break

@@ -74,7 +74,7 @@ class Get(Transfer):
             settled=self.settled,
             skipped=self.skipped,
             aside=self.aside,
-            already=self.settled_before,
+            already=self.books.ahead,
             links=self.options.links == "keep",
             top=top_entry(answer) if kind == "dir" else None,
         )

@@ -85,7 +85,7 @@ class Transfer(ABC):
         self.id = os.urandom(12).hex()
         self.lanes = options.lanes if options.lanes is not None else default_lanes()
         self._on_event = on_event
-        self._order: dict[int, str] = {}  # this conversation's entries that are not behind `after` yet
+        self._order: dict[int, Entry] = {}  # this conversation's entries that are not behind `after` yet
         self._next = 0
         self._over_streams = False
         self._skipped_upto: list[bytes] | None = None
@@ -184,20 +184,26 @@ class Transfer(ABC):
         """Whether an earlier conversation brought the entry's outcome already."""
         return entry.path in self.books.ahead
 
-    def settled(self, entry: Entry, outcome: Outcome) -> None:
-        """An entry's outcome; moves the resume position on."""
-        books, known = self.books, entry.path in self.books.ahead
-        books.ahead.add(entry.path)
-        self._mark(outcome.entry, entry.path)
-        if known or (entry.kind == "dir" and outcome.error is None):
-            return
-        if outcome.error is not None:
-            books.failures.append(outcome.error)
-            self.tell(FileFailed(entry.path, outcome.error))
-            return
-        books.files += 1
-        books.bytes += max(outcome.size, 0)
-        self.tell(FileDone(entry.path, outcome.size, outcome.digest, outcome.note))
+    def settled(self, ended: list[tuple[Entry, Outcome]]) -> None:
+        """Entries' outcomes; moves the resume position on."""
+        books, ahead = self.books, self.books.ahead
+        events: list[FileDone | FileFailed] = []
+        for entry, outcome in ended:
+            known = entry.path in ahead
+            ahead.add(entry.path)
+            self._order[outcome.entry] = entry
+            if known or (entry.kind == "dir" and outcome.error is None):
+                continue
+            if outcome.error is not None:
+                books.failures.append(outcome.error)
+                events.append(FileFailed(entry.path, outcome.error))
+                continue
+            books.files += 1
+            books.bytes += max(outcome.size, 0)
+            events.append(FileDone(entry.path, outcome.size, outcome.digest, outcome.note))
+        self._advance()
+        for event in events:
+            self.tell(event)
 
     def skipped(self, skipped: Skipped) -> None:
         """Something is not taken along; said once, though the walk may come by again after a cut."""
@@ -217,15 +223,15 @@ class Transfer(ABC):
         """An unfinished file could not be gone on with."""
         self.tell(Warned(path, f"begun anew: {reason}"))
 
-    def _mark(self, index: int, path: str) -> None:
-        """Advance `after` over the entries that have their outcome, in the order of the plan."""
-        self._order[index] = path
-        while self._next in self._order:
-            path = self._order.pop(self._next)
+    def _advance(self) -> None:
+        """Move `after` over the entries that have their outcome, in the order of the plan."""
+        books, order = self.books, self._order
+        while (entry := order.pop(self._next, None)) is not None:
             self._next += 1
-            self.books.ahead.discard(path)
-            if self.books.after is None or position(path) > position(self.books.after):  # folders come again at last
-                self.books.after = path
+            books.ahead.discard(entry.path)
+            # Files come in order and once; folders come again at last.
+            if entry.kind != "dir" or books.after is None or position(entry.path) > position(books.after):
+                books.after = entry.path
 
     async def aside(self, header: Header) -> None:
         """What the node says beside the transfer itself."""

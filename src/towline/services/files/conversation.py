@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Container, Coroutine
 from typing import Any, TypeAlias
 
 from towline.base.errors import BadMessage, ConnectionLost, LimitExceeded, TowlineError
@@ -20,12 +20,16 @@ from towline.services.files.messages import (
     encode_outcomes,
     fail_header,
     failure,
+    numbers_of,
+    runs,
 )
 from towline.services.files.plan import Entry, Skipped, decode_batch, decode_skipped, encode_batch, encode_skipped
 from towline.services.files.receiver import Receiver
 from towline.services.files.sender import Sender
 
 OUTBOX = Limit("outbox", 65_536, "messages", "a few for each entry of a full window; an honest peer reads them")
+# Hears of outcomes with their entries.
+Settled: TypeAlias = Callable[[list[tuple[Entry, Outcome]]], None]
 # What the other side says beside the transfer itself: a ticket, a tally, a file that was begun anew.
 Aside: TypeAlias = Callable[[Header], Awaitable[None]]
 
@@ -116,7 +120,7 @@ class SendingSide:
         talk: Talk,
         sender: Sender,
         *,
-        settled: Callable[[Entry, Outcome], None],
+        settled: Settled,
         skipped: Callable[[Skipped], None],
         aside: Aside,
         leave_out: Callable[[Entry], bool] = lambda _: False,
@@ -174,19 +178,20 @@ class SendingSide:
                 await self._aside(header)
                 await asyncio.to_thread(sender.on_lane_over, header)
             case "done":
-                for outcome in decode_outcomes(message.body):
-                    self._settle(outcome)
+                if "packed" in header:
+                    self._settle(sender.resolve_packed(numbers_of(header["packed"])))
+                else:
+                    self._settle(sender.resolve(decode_outcomes(message.body)))
             case "fail":
                 index, error = failure(header)
-                self._settle(Outcome(index, 0, "", error=error))
+                self._settle(sender.resolve([Outcome(index, 0, "", error=error)]))
             case _:
                 await self._aside(header)
 
-    def _settle(self, outcome: Outcome) -> None:
-        entry = self._sender.resolve(outcome.entry)
-        if entry is not None:
+    def _settle(self, ended: list[tuple[Entry, Outcome]]) -> None:
+        if ended:
             self._resolved.set()
-            self._settled(entry, outcome)
+            self._settled(ended)
 
 
 class ReceivingSide:
@@ -197,10 +202,10 @@ class ReceivingSide:
         talk: Talk,
         *,
         portable: bool,
-        settled: Callable[[Entry, Outcome], None],
+        settled: Settled,
         skipped: Callable[[Skipped], None],
         aside: Aside,
-        already: Callable[[Entry], bool] = lambda _: False,
+        already: Container[str] = (),
         links: bool = True,
         top: Entry | None = None,
     ) -> None:
@@ -230,14 +235,22 @@ class ReceivingSide:
         """An entry without an outcome."""
         return self._entries.get(index)
 
-    def settle(self, outcomes: list[Outcome]) -> None:
-        """From any thread: these entries have their outcome."""
+    def settle(self, outcomes: list[Outcome], packed: bool) -> None:
+        """From any thread: these entries have their outcome.
+
+        `packed`: all are of files that arrived as they went out in a pack.
+        """
+        if not outcomes:
+            return
         good = [outcome for outcome in outcomes if outcome.error is None]
-        if good:
+        if packed:
+            self._talk.say({"t": "done", "packed": runs(outcome.entry for outcome in outcomes)})
+        elif good:
             self._talk.say({"t": "done"}, encode_outcomes(good))
-        for outcome in outcomes:
-            if outcome.error is not None:
-                self._talk.say(fail_header(outcome.entry, outcome.error))
+        if len(good) < len(outcomes):
+            for outcome in outcomes:
+                if outcome.error is not None:
+                    self._talk.say(fail_header(outcome.entry, outcome.error))
         self._talk.call(self._note, outcomes)
 
     async def listen(self) -> None:
@@ -290,17 +303,15 @@ class ReceivingSide:
             if entry.kind == "link" and not self._links:
                 raise BadMessage("The plan has symlinks, and nobody asked for them.")
             self._entries[index] = entry
-            if entry.kind != "dir" and self._already(entry):
-                self.settle([Outcome(index, max(entry.size, 0), "", "same")])
+            if entry.kind != "dir" and entry.path in self._already:
+                self.settle([Outcome(index, max(entry.size, 0), "", "same")], False)
             else:
                 fresh.append((index, entry))
         await asyncio.to_thread(receiver.on_plan, fresh)
 
     def _note(self, outcomes: list[Outcome]) -> None:
-        for outcome in outcomes:
-            entry = self._entries.pop(outcome.entry, None)
-            if entry is not None:
-                self._settled(entry, outcome)
+        found = ((self._entries.pop(outcome.entry, None), outcome) for outcome in outcomes)
+        self._settled([(entry, outcome) for entry, outcome in found if entry is not None])
         self._check_whole()
 
     def _check_whole(self) -> None:

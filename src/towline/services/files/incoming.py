@@ -11,9 +11,9 @@ from towline.protocol.codec import Header
 from towline.protocol.table import Kind
 from towline.runtime.lanes import Lane, LaneFrame
 from towline.services import requests
-from towline.services.files.messages import PACK_BYTES, SMALL_FILE, Say
+from towline.services.files.messages import Say
 from towline.services.files.names import quoted
-from towline.services.files.packs import PacksIn, range_frame
+from towline.services.files.packs import PACK_BUFFER, PacksIn, range_frame
 from towline.services.files.sinks import Writing
 from towline.services.files.unsettled import FATAL, File, Unsettled
 
@@ -44,7 +44,7 @@ class Incoming:
             self._lanes[number] = lane
         reached = 0
         missing: list[list[int]] = []
-        buffer = memoryview(bytearray(PACK_BYTES.value + SMALL_FILE))
+        buffer = memoryview(bytearray(PACK_BUFFER))
         try:
             while not missing and (frame := lane.receive()) is not None:
                 if frame.kind is not Kind.OPEN:

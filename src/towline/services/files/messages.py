@@ -8,6 +8,9 @@ of the plan before which all have their outcome, and asks again for what is miss
     sender → receiver   plan, skipped, planned, same, differs, sent, gone, lane-over
     receiver → sender   want, resume, have, restarted, kept, done, fail, lane-over
 
+Small files travel in packs of many, and the outcome of a pack that arrived as it was sent is only its files' numbers:
+the sender knows what it sent.
+
 A client also asks for a `ticket` when it wants another lane, and gets one. A message is a JSON header with the type
 in `t`; lists that may be long are JSON in the body.
 """
@@ -15,7 +18,7 @@ in `t`; lists that may be long are JSON in the body.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 from towline.base.errors import BadMessage, TowlineError, error_from_wire
@@ -29,9 +32,10 @@ from towline.services.files.tree import Stat
 
 SMALL_FILE = 64 * KIB  # up to here files travel in packs: many in one range, whole in memory
 PACK_BYTES = Limit("pack_bytes", 1 * MIB, "bytes", "a pack is held whole in memory at both ends")
-PACK_FILES = Limit("pack_files", 96, "files", "the pack's list has to fit into a frame header")
+PACK_FILES = Limit("pack_files", 256, "files", "the files of a pack are looked up and published in one go")
 PLAN_BATCH = 256  # entries
 PLAN_WINDOW = 16  # batches without an outcome for each of their entries: bounds memory at both ends
+_WINDOW = 2 * (PLAN_WINDOW + 2) * PLAN_BATCH  # entries; an honest plan is never so far ahead
 LANES = Limit("lanes", 16, "lanes", "each is a thread and a connection at both ends")
 
 Say: TypeAlias = Callable[[Header, bytes], None]
@@ -68,6 +72,34 @@ def index_of(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise BadMessage("An entry's number is no number.")
     return value
+
+
+def runs(numbers: Iterable[int]) -> list[list[int]]:
+    """Entries' numbers as [first, how many]: those of a plan mostly follow each other."""
+    found: list[list[int]] = []
+    first = count = 0
+    for number in numbers:
+        if count and number == first + count:
+            count += 1
+            continue
+        if count:
+            found.append([first, count])
+        first, count = number, 1
+    if count:
+        found.append([first, count])
+    return found
+
+
+def numbers_of(rows: object) -> list[int]:
+    """The inverse of `runs`. Raises BadMessage, also for more than a window has."""
+    found: list[int] = []
+    for row in rows if isinstance(rows, list) else [None]:
+        match row:
+            case [int(first), int(count)] if first >= 0 and 0 <= count <= _WINDOW - len(found):
+                found.extend(range(first, first + count))
+            case _:
+                raise BadMessage("Entries' numbers are not runs of [first, how many].")
+    return found
 
 
 def encode_outcomes(outcomes: list[Outcome]) -> bytes:

@@ -64,7 +64,7 @@ class Outgoing:
         self, planned: Planned, source: Source, say: Say, again: Callable[[list[Work]], None], pace: Pace
     ) -> None:
         self._planned = planned
-        self._packs = PacksOut(source, pace, planned.gone, self._count)
+        self._packs = PacksOut(planned, source, pace, self._count)
         self._say = say
         self._again = again
         self._pace = pace
@@ -97,7 +97,7 @@ class Outgoing:
                     self._forget_resolved(record)
                 head: Header = {"lane": number, "n": position}
                 if isinstance(work, Pack):
-                    self._packs.send(lane, head, self._planned.still(work.files))
+                    self._packs.send(lane, head, work.files)
                 else:
                     self._send_segment(lane, head, work, buffer)
         except TowlineError:

@@ -1,57 +1,70 @@
-"""Small files travel in packs, many in one range: sent whole, verified and published one by one."""
+"""Small files travel in packs, many in one range: sent whole, verified and published one by one.
+
+A range whose OPEN says `pack`, how many files it has, begins with a table, 44 bytes for each file: its number in the
+plan (u64), its size (u32), its BLAKE3 (32 bytes), big-endian. The contents follow in the same order.
+"""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
 from blake3 import blake3
 
-from towline.base.errors import BadMessage, TowlineError
+from towline.base.errors import BadMessage, ConnectionLost, TowlineError
 from towline.base.limits import FRAME_BODY
 from towline.protocol.codec import Header
 from towline.protocol.table import Kind
 from towline.runtime.lanes import Lane, LaneFrame
-from towline.services.files.messages import PACK_FILES, Outcome, index_of
+from towline.services import requests
+from towline.services.files.messages import PACK_BYTES, PACK_FILES, SMALL_FILE, Outcome
 from towline.services.files.pace import Pace
 from towline.services.files.plan import Entry
+from towline.services.files.planned import Planned
 from towline.services.files.sinks import Sink
 from towline.services.files.sources import Source
-from towline.services.files.unsettled import FATAL, Unsettled, check_asked, damaged
+from towline.services.files.unsettled import FATAL, Unsettled, damaged
 
 _CHUNK = FRAME_BODY.value
+_ROW = struct.Struct(">QI32s")
+_WRONG = "A pack is longer or shorter than it said."
+# Whoever receives lanes holds so much for each; a pack is full when the next file would go beyond PACK_BYTES.
+PACK_BUFFER = PACK_FILES.value * _ROW.size + PACK_BYTES.value + SMALL_FILE
 
 
 class PacksOut:
-    """Reads small files and sends them. `gone` hears of those that cannot be had, `count` of bytes that went out."""
+    """Reads small files and sends them. `count` hears of bytes that went out."""
 
-    def __init__(
-        self, source: Source, pace: Pace, gone: Callable[[int, TowlineError], None], count: Callable[[int], None]
-    ) -> None:
+    def __init__(self, planned: Planned, source: Source, pace: Pace, count: Callable[[int], None]) -> None:
+        self._planned = planned
         self._source = source
         self._pace = pace
-        self._gone = gone
         self._count = count
 
-    def send(self, lane: Lane, head: Header, files: list[tuple[int, Entry]]) -> None:
-        """One pack. Raises ConnectionLost."""
-        rows: list[list[object]] = []
+    def send(self, lane: Lane, head: Header, files: tuple[int, ...]) -> None:
+        """One pack, of those that have no outcome yet. Raises ConnectionLost."""
+        digests: dict[int, bytes] = {}
+        table: list[bytes] = []
         contents: list[bytes] = []
         with self._source.folders() as folders:
-            for index, entry in files:
+            for index, entry in self._planned.still(files):
                 try:
                     content = self._source.small(entry, folders)
                 except TowlineError as error:
-                    self._gone(index, error)
+                    self._planned.gone(index, error)
                     continue
-                rows.append([index, len(content), blake3(content).hexdigest()])
+                digests[index] = digest = blake3(content).digest()
+                table.append(_ROW.pack(index, len(content), digest))
                 contents.append(content)
-        lane.send(Kind.OPEN, head | {"pack": rows})
-        data = memoryview(b"".join(contents))
+        self._planned.packed(digests)
+        lane.send(Kind.OPEN, head | {"pack": len(contents)})
+        size = len(contents) * _ROW.size
+        data = memoryview(b"".join(table + contents))
         for at in range(0, len(data), _CHUNK):
             part = data[at : at + _CHUNK]
             self._pace.spend(len(part))
             lane.send(Kind.DATA, None, part)
-            self._count(len(part))
+            self._count(len(part) - max(0, min(size - at, len(part))))
         lane.send(Kind.END, {})
 
 
@@ -63,46 +76,59 @@ class PacksIn:
         self._sink = sink
 
     def receive(self, lane: Lane, header: Header, buffer: memoryview) -> list[list[int]]:
-        """One pack; the files of it that did not come, as rows of a lane's report."""
-        rows = _rows(header.get("pack"))
-        if sum(size for _, size, _ in rows) > len(buffer) or len(rows) > PACK_FILES.value:
-            raise BadMessage("A pack is larger than the limit pack_bytes or pack_files.")
-        filled = _fill(lane, buffer)
-        at, arrived, missing = 0, [], []
-        for index, size, digest in rows:
+        """One pack; the files of it that did not come, as rows of a lane's report.
+
+        Raises ConnectionLost when not even the table came.
+        """
+        count = requests.number(header, "pack")
+        if count > PACK_FILES.value:
+            raise BadMessage("A pack is larger than the limit pack_files.")
+        filled, ended = _fill(lane, buffer)
+        at = count * _ROW.size
+        if filled < at:
+            raise BadMessage(_WRONG) if ended else ConnectionLost("The lane was lost at the beginning of a pack.")
+        received = filled - at
+        arrived: list[tuple[int, memoryview, bytes]] = []
+        missing: list[list[int]] = []
+        for index, size, digest in _ROW.iter_unpack(buffer[:at]):
+            if size > SMALL_FILE:
+                raise BadMessage("A file of a pack is larger than a small file.")
             if at + size <= filled:
                 arrived.append((index, buffer[at : at + size], digest))
             else:
                 missing.append([index])
             at += size
+        if ended and at != filled:
+            raise BadMessage(_WRONG)
         useful = sum(len(content) for _, content, _ in arrived)
-        self._files.tally.add(filled, wasted=filled - useful)
+        self._files.tally.add(received, wasted=received - useful)
         self._publish(arrived)
         return missing
 
-    def _publish(self, arrived: list[tuple[int, memoryview, str]]) -> None:
-        settled: list[Outcome] = []
+    def _publish(self, arrived: list[tuple[int, memoryview, bytes]]) -> None:
+        failed: list[Outcome] = []
         batch: list[tuple[Entry, memoryview, bool]] = []
-        indexes: list[tuple[int, str]] = []
-        for index, content, digest in arrived:
-            known = self._files.find(index)
-            if known is not None:
-                check_asked(known, len(content))
-            file = self._files.drop(index)
-            if file is None:
-                continue
-            if blake3(content).hexdigest() != digest:
-                settled.append(Outcome(index, len(content), "", error=damaged(file.entry)))
-                continue
-            batch.append((file.entry, content, file.replace))
-            indexes.append((index, digest))
-        for (index, digest), (entry, _, _), error in zip(
-            indexes, batch, self._sink.publish_small(batch), strict=True
-        ):
-            settled.append(Outcome(index, entry.size, digest if error is None else "", error=error))
-            if isinstance(error, FATAL):
+        whole: list[tuple[int, bytes]] = []
+        places = self._files.take([(index, len(content)) for index, content, _ in arrived])
+        for (index, content, digest), place in zip(arrived, places, strict=True):
+            if place is None:
+                continue  # it has its outcome
+            entry, replace = place
+            if blake3(content).digest() == digest:
+                batch.append((entry, content, replace))
+                whole.append((index, digest))
+            else:
+                failed.append(Outcome(index, len(content), "", error=damaged(entry)))
+        settled: list[Outcome] = []
+        for (index, digest), one, error in zip(whole, batch, self._sink.publish_small(batch), strict=True):
+            if error is None:
+                settled.append(Outcome(index, len(one[1]), digest.hex()))
+            elif isinstance(error, FATAL):
                 raise error
-        self._files.settle(settled)
+            else:
+                failed.append(Outcome(index, len(one[1]), "", error=error))
+        self._files.settle(settled, True)
+        self._files.settle(failed, False)
 
 
 def range_frame(lane: Lane) -> LaneFrame | None:
@@ -115,26 +141,15 @@ def range_frame(lane: Lane) -> LaneFrame | None:
     return frame
 
 
-def _fill(lane: Lane, buffer: memoryview) -> int:
-    """Read a pack's bytes until END, or as far as they come: how many."""
+def _fill(lane: Lane, buffer: memoryview) -> tuple[int, bool]:
+    """Read a pack's bytes until END, or as far as they come: how many, and whether END came."""
     filled, ended = 0, False
     while not ended and (frame := range_frame(lane)) is not None:
         ended = frame.kind is Kind.END
         if filled + frame.size > len(buffer):
-            raise BadMessage("A pack is longer than it said.")
+            raise BadMessage("A pack is longer than the limit pack_bytes.")
         count = lane.read_body(buffer[filled : filled + frame.size]) if frame.size else 0
         filled += count
         if count < frame.size:
             break
-    return filled
-
-
-def _rows(value: object) -> list[tuple[int, int, str]]:
-    rows: list[tuple[int, int, str]] = []
-    for row in value if isinstance(value, list) else []:
-        match row:
-            case [int(index), int(size), str(digest)] if size >= 0:
-                rows.append((index_of(index), size, digest))
-            case _:
-                raise BadMessage("A file of a pack is a number, a size and a digest.")
-    return rows
+    return filled, ended

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from towline.base.errors import BadMessage, TowlineError
-from towline.services.files.messages import Say, fail_header
+from towline.services.files.messages import Outcome, Say, fail_header
+from towline.services.files.names import quoted
 from towline.services.files.plan import Entry
 from towline.services.files.sources import Reading, Source
 
@@ -32,6 +33,7 @@ class Planned:
         self._entries: dict[int, Entry] = {}
         self._verdicts: dict[int, int] = {}
         self._open: dict[int, OpenFile] = {}
+        self._packed: dict[int, bytes] = {}  # digests of what went out in packs
         self._turn = threading.Lock()
         self._closing = False
         self._finisher = ThreadPoolExecutor(1, "towline-digest")
@@ -64,25 +66,50 @@ class Planned:
         found = ((index, self._entries.get(index)) for index in indexes)
         return [(index, entry) for index, entry in found if entry is not None]
 
-    def verdict(self, index: int) -> int:
-        """Count what the receiver says of an entry: what it makes us do has an end. Raises BadMessage."""
-        count = self._verdicts.get(index, 0) + 1
-        if count > _VERDICTS:
-            raise BadMessage(f"Entry {index} was asked for {count} times.")
+    def verdicts(self, indexes: Iterable[int]) -> None:
+        """Count what the receiver says of entries: what it makes us do has an end. Raises BadMessage."""
         with self._turn:
-            if index in self._entries:
-                self._verdicts[index] = count
-        return index
+            for index in indexes:
+                count = self._verdicts.get(index, 0) + 1
+                if count > _VERDICTS:
+                    raise BadMessage(f"Entry {index} was asked for {count} times.")
+                if index in self._entries:
+                    self._verdicts[index] = count
 
-    def resolve(self, index: int) -> Entry | None:
-        """The entry has its outcome; None when that was known."""
+    def packed(self, digests: dict[int, bytes]) -> None:
+        """These files go out in a pack."""
         with self._turn:
-            open_file = self._open.pop(index, None)
-            entry = self._entries.pop(index, None)
-            self._verdicts.pop(index, None)
-        if open_file is not None:
-            open_file.reading.close()
-        return entry
+            self._packed.update(digests)
+
+    def resolve(self, outcomes: list[Outcome]) -> list[tuple[Entry, Outcome]]:
+        """Entries that have their outcome now; not those that had it before."""
+        found = []
+        for outcome in outcomes:
+            with self._turn:
+                open_file = self._open.pop(outcome.entry, None)
+                entry = self._entries.pop(outcome.entry, None)
+                self._verdicts.pop(outcome.entry, None)
+                self._packed.pop(outcome.entry, None)
+            if open_file is not None:
+                open_file.reading.close()
+            if entry is not None:
+                found.append((entry, outcome))
+        return found
+
+    def resolve_packed(self, indexes: list[int]) -> list[tuple[Entry, Outcome]]:
+        """These files arrived as they went out in a pack. Raises BadMessage when one did not go out."""
+        found = []
+        with self._turn:
+            for index in indexes:
+                entry = self._entries.pop(index, None)
+                if entry is None:
+                    continue
+                digest = self._packed.pop(index, None)
+                if digest is None:
+                    raise BadMessage(f"{quoted(entry.path)} was not sent and cannot have arrived.")
+                self._verdicts.pop(index, None)
+                found.append((entry, Outcome(index, entry.size, digest.hex())))
+        return found
 
     def gone(self, index: int, error: TowlineError) -> None:
         """Tell the receiver that it cannot be had (any more)."""

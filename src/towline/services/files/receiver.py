@@ -7,21 +7,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from towline.base.errors import BadMessage, Conflict, ConnectionLost, IsADirectory, TowlineError
 from towline.protocol.codec import Header
 from towline.runtime.lanes import Lane
 from towline.services import requests
 from towline.services.files.incoming import Incoming
-from towline.services.files.messages import Outcome, Say, decode_rows, encode_rows, index_of
+from towline.services.files.messages import Outcome, Say, decode_rows, encode_rows, index_of, runs
 from towline.services.files.names import quoted
 from towline.services.files.packs import PacksIn
 from towline.services.files.plan import Entry
 from towline.services.files.sinks import Sink
 from towline.services.files.tree import Stat
-from towline.services.files.unsettled import FATAL, File, Tally, Unsettled, check_asked
+from towline.services.files.unsettled import FATAL, File, Settle, Tally, Unsettled, check_asked
 
 OVERWRITE = ("never", "older", "always")
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a look at the targets of a batch gives."""
+
+    want: list[int] = field(default_factory=list)
+    new: dict[int, Entry] = field(default_factory=dict)  # those that are wanted and not there at all
+    have: list[list[object]] = field(default_factory=list)
+    settled: list[Outcome] = field(default_factory=list)
 
 
 class Receiver:
@@ -34,7 +45,7 @@ class Receiver:
         self,
         sink: Sink,
         say: Say,
-        settle: Callable[[list[Outcome]], None],
+        settle: Settle,
         abort: Callable[[TowlineError], None],
         *,
         overwrite: str,
@@ -59,31 +70,33 @@ class Receiver:
             self._look_at(entries)
 
     def _look_at(self, entries: list[tuple[int, Entry]]) -> None:
-        want: list[int] = []
-        have: list[list[object]] = []
-        settled: list[Outcome] = []
-        for index, entry in entries:
-            if self._files.closing:
-                return
-            try:
-                if entry.kind == "file":
-                    self._look(index, entry, want, have, settled)
-                else:
-                    settled.append(Outcome(index, 0, "", self._make(entry)))
-            except ConnectionLost:
-                return  # it was closed
-            except TowlineError as error:
-                self._files.drop(index)
-                settled.append(Outcome(index, entry.size, "", error=error))
-                if isinstance(error, FATAL):
-                    self._abort(error)
+        found = _Found()
+        with self._sink.looking() as existing:
+            for index, entry in entries:
+                if self._files.closing:
                     return
-        if want:
-            self._say({"t": "want"}, encode_rows(want))
-        for start in range(0, len(have), 512):
-            self._say({"t": "have"}, encode_rows(have[start : start + 512]))
-        if settled:
-            self._settle(settled)
+                try:
+                    if entry.kind == "file":
+                        self._look(index, entry, existing(entry), found)
+                    else:
+                        found.settled.append(Outcome(index, 0, "", self._make(entry)))
+                except ConnectionLost:
+                    return  # it was closed
+                except TowlineError as error:
+                    self._files.drop(index)
+                    found.settled.append(Outcome(index, entry.size, "", error=error))
+                    if isinstance(error, FATAL):
+                        self._files.abort(error)
+                        return
+        self._tell(found)
+
+    def _tell(self, found: _Found) -> None:
+        self._files.add_wanted(found.new)
+        if found.want:
+            self._say({"t": "want"}, encode_rows(runs(found.want)))
+        for start in range(0, len(found.have), 512):
+            self._say({"t": "have"}, encode_rows(found.have[start : start + 512]))
+        self._settle(found.settled, False)
 
     def _make(self, entry: Entry) -> str:
         """A folder or a symlink; the outcome's note."""
@@ -91,7 +104,8 @@ class Receiver:
             self._sink.mkdir(entry)
             self._folders.append(entry)
             return ""
-        there = self._sink.existing(entry)
+        with self._sink.looking() as existing:
+            there = existing(entry)
         if there is not None and there.kind == "dir":
             raise IsADirectory(f"{quoted(entry.path)} is a folder at the target and a symlink at the source.")
         if there is None:
@@ -108,10 +122,11 @@ class Receiver:
             return "same"
         return ""
 
-    def _look(
-        self, index: int, entry: Entry, want: list[int], have: list[list[object]], settled: list[Outcome]
-    ) -> None:
-        there = self._sink.existing(entry)
+    def _look(self, index: int, entry: Entry, there: Stat | None, found: _Found) -> None:
+        if there is None and not self._sink.begun(entry):
+            found.want.append(index)
+            found.new[index] = entry
+            return
         file = File(entry, replace=there is not None)
         self._files.add(index, file)
         if there is not None:
@@ -121,12 +136,12 @@ class Receiver:
             if there.kind == "file" and _may_be_same(entry, there):
                 file.size = there.size
                 file.there = self._sink.existing_digest(entry, lambda: self._files.closing)
-                have.append([index, file.there])
+                found.have.append([index, file.there])
                 return
         if file.otherwise == "send":
-            self._ask(index, file, want)
+            self._ask(index, file, found.want)
         else:
-            settled.append(self._left_alone(index, file))
+            found.settled.append(self._left_alone(index, file))
 
     def _ask(self, index: int, file: File, want: list[int]) -> None:
         file.asked = True
@@ -176,7 +191,7 @@ class Receiver:
                         settled.append(Outcome(index, file.size, digest, "same"))
                 case _:
                     raise BadMessage("A file that is the same is a number and a digest.")
-        self._settle(settled)
+        self._settle(settled, False)
 
     def on_differs(self, body: bytes) -> None:
         """These are there with other content."""
@@ -196,14 +211,14 @@ class Receiver:
             elif file is not None:
                 settled.append(self._left_alone(index, file))
         if want:
-            self._say({"t": "want"}, encode_rows(want))
-        self._settle(settled)
+            self._say({"t": "want"}, encode_rows(runs(want)))
+        self._settle(settled, False)
 
     def on_gone(self, index: int, error: TowlineError) -> None:
         """The sender cannot give it (any more)."""
         file = self._files.drop(index)
         if file is not None:
-            self._settle([Outcome(index, file.entry.size, "", error=error)])
+            self._settle([Outcome(index, file.entry.size, "", error=error)], False)
 
     def on_sent(self, header: Header) -> None:
         """All of it is out; this is what the whole must be."""

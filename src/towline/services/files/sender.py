@@ -18,10 +18,11 @@ from towline.services.files.messages import (
     PACK_FILES,
     PLAN_BATCH,
     SMALL_FILE,
+    Outcome,
     Say,
     decode_rows,
     encode_rows,
-    index_of,
+    numbers_of,
 )
 from towline.services.files.outgoing import Outgoing, Pack, Segment, Work
 from towline.services.files.pace import Pace
@@ -96,9 +97,13 @@ class Sender:
         """A planned entry without an outcome. Raises BadMessage (the number came from the peer)."""
         return self._planned.entry(index)
 
-    def resolve(self, index: int) -> Entry | None:
-        """The receiver said how the entry ended; None when that was known."""
-        return self._planned.resolve(index)
+    def resolve(self, outcomes: list[Outcome]) -> list[tuple[Entry, Outcome]]:
+        """The receiver said how these ended; with their entries, those for which it was not known."""
+        return self._planned.resolve(outcomes)
+
+    def resolve_packed(self, indexes: list[int]) -> list[tuple[Entry, Outcome]]:
+        """The receiver said that these arrived as they went out in a pack. Raises BadMessage."""
+        return self._planned.resolve_packed(indexes)
 
     @property
     def sent_bytes(self) -> int:
@@ -109,13 +114,15 @@ class Sender:
 
     def on_want(self, body: bytes) -> None:
         """Whole files that the receiver has nothing of."""
-        wanted = [self._planned.verdict(index_of(row)) for row in decode_rows(body)]
+        wanted = numbers_of(decode_rows(body))
+        self._planned.verdicts(wanted)
         with self._hearing:
             self._enqueue(wanted)
 
     def on_resume(self, header: Header, body: bytes) -> None:
         """One file with the ranges that are missing."""
-        index = self._planned.verdict(requests.number(header, "file"))
+        index = requests.number(header, "file")
+        self._planned.verdicts([index])
         size = self._planned.entry(index).size
         if size < 0:
             ranges = [(requests.number(header, "start", 0), -1)]
@@ -135,7 +142,8 @@ class Sender:
         for row in rows:
             match row:
                 case [int(index), str(theirs)]:
-                    entry = self._planned.entry(self._planned.verdict(index))
+                    self._planned.verdicts([index])
+                    entry = self._planned.entry(index)
                     try:
                         ours = self._source.digest(entry, lambda: self._planned.closing)
                     except ConnectionLost:

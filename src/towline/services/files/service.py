@@ -282,7 +282,7 @@ def _some_rows(entries: Iterator[Stat]) -> list[list[object]]:
     return rows
 
 
-def _ignore_outcome(entry: Entry, outcome: Outcome) -> None:
+def _ignore_outcome(ended: list[tuple[Entry, Outcome]]) -> None:
     """The client keeps the books."""
 
 

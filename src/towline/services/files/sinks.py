@@ -6,19 +6,24 @@ import os
 import select
 import stat
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from towline.base.errors import ConnectionLost, InUse, NotFound, StreamClosed, TowlineError, VerificationFailed
-from towline.base.oserrors import disk_error
+from towline.base.oserrors import disk_error, oserrors
 from towline.services.files.digest import FileDigest, digest_of
 from towline.services.files.digests import DigestCache
+from towline.services.files.disk import lstat_at
+from towline.services.files.folders import Folders
+from towline.services.files.messages import SMALL_FILE
 from towline.services.files.part import Part, Pin, SmallFiles, part_name
 from towline.services.files.plan import Entry
 from towline.services.files.ranges import Ranges
 from towline.services.files.small import Content
-from towline.services.files.tree import Root, Stat
+from towline.services.files.tree import Root, Stat, stat_of
 
+_FRESH = 64
 _LOOK_UP = 100  # ms: so soon is an interrupt heard by somebody who waits for a reader
 
 
@@ -52,7 +57,8 @@ class Writing(Protocol):
 class Sink(Protocol):
     """Where a receiver's entries go."""
 
-    def existing(self, entry: Entry) -> Stat | None: ...
+    def looking(self) -> AbstractContextManager[Callable[[Entry], Stat | None]]:
+        """For a while: what is there under an entry's name."""
 
     def existing_digest(self, entry: Entry, stopped: Callable[[], bool]) -> str:
         """Raises ConnectionLost soon after it is `stopped`."""
@@ -118,12 +124,26 @@ class TreeSink:
         self._parts = parts
         self._digests = digests
         self._small = SmallFiles(root)
+        # The last few folders that were made for this transfer. Nothing is in them that did not come with it; if
+        # somebody else was quicker after all, publishing refuses to replace it.
+        self._fresh: set[str] = set()
 
-    def existing(self, entry: Entry) -> Stat | None:
-        try:
-            return self._root.stat(self._full(entry))
-        except NotFound:
-            return None
+    @contextmanager
+    def looking(self) -> Iterator[Callable[[Entry], Stat | None]]:
+        with Folders(self._root) as folders:
+
+            def existing(entry: Entry) -> Stat | None:
+                if entry.path.rpartition("/")[0] in self._fresh:
+                    return None
+                full = self._full(entry)
+                try:
+                    folder, name = folders.parent(full)
+                    with oserrors(full):
+                        return stat_of(name, lstat_at(folder, name))
+                except NotFound:
+                    return None
+
+            yield existing
 
     def existing_digest(self, entry: Entry, stopped: Callable[[], bool]) -> str:
         fd, info = self._root.open_file(self._full(entry))
@@ -142,6 +162,8 @@ class TreeSink:
             os.close(folder)
 
     def begun(self, entry: Entry) -> bool:
+        if 0 <= entry.size <= SMALL_FILE:
+            return False  # it travels whole
         try:
             folder, name = self._root.parent(self._full(entry))
         except NotFound:
@@ -175,7 +197,11 @@ class TreeSink:
 
     def mkdir(self, entry: Entry) -> None:
         full = self._full(entry)
-        if not self._root.mkdir(full, parents=True, exist_ok=True) and entry.mode & 0o700 != 0o700:
+        if self._root.mkdir(full, parents=True, exist_ok=True):
+            if len(self._fresh) >= _FRESH:
+                self._fresh.clear()
+            self._fresh.add(entry.path)
+        elif entry.mode & 0o700 != 0o700:
             self._open_up(full)
 
     def _open_up(self, path: str) -> None:
@@ -264,8 +290,8 @@ class StreamSink:
     def __init__(self, fd: int) -> None:
         self._writing = _StreamWriting(fd)
 
-    def existing(self, entry: Entry) -> Stat | None:
-        return None
+    def looking(self) -> AbstractContextManager[Callable[[Entry], Stat | None]]:
+        return nullcontext(lambda entry: None)
 
     def existing_digest(self, entry: Entry, stopped: Callable[[], bool]) -> str:
         raise NotFound

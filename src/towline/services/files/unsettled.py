@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from towline.base.errors import (
     BadMessage,
@@ -21,6 +22,8 @@ from towline.services.files.names import quoted
 from towline.services.files.plan import Entry
 from towline.services.files.sinks import Sink, Writing
 
+# Outcomes, and whether they are all of files that arrived in a pack as they were sent.
+Settle: TypeAlias = Callable[[list[Outcome], bool], None]
 # What ends a whole transfer instead of one file: the next file would meet it too.
 FATAL = (NoSpace, DiskError)
 
@@ -69,6 +72,7 @@ class Tally:
 class Unsettled:
     """Files by their number in the plan. Thread-safe.
 
+    A small file that is wanted whole has no `File` until something more is to be kept of it; most never get one.
     `settle` hears of each outcome, once, when it is durable; `abort` of an error that ends everything.
     """
 
@@ -76,7 +80,7 @@ class Unsettled:
         self,
         sink: Sink,
         say: Say,
-        settle: Callable[[list[Outcome]], None],
+        settle: Settle,
         abort: Callable[[TowlineError], None],
         tally: Tally,
     ) -> None:
@@ -85,7 +89,7 @@ class Unsettled:
         self.tally = tally
         self._sink = sink
         self._say = say
-        self._files: dict[int, File] = {}
+        self._files: dict[int, File | Entry] = {}
         self._turn = threading.Lock()
         self._closing = False
         self._finisher = ThreadPoolExecutor(1, "towline-publish")
@@ -99,20 +103,48 @@ class Unsettled:
         with self._turn:
             self._files[index] = file
 
+    def add_wanted(self, entries: dict[int, Entry]) -> None:
+        """Files that are not there at all and are asked for."""
+        with self._turn:
+            self._files.update(entries)
+
     def find(self, index: int) -> File | None:
         """None when it has its outcome, or was never planned."""
         with self._turn:
-            return self._files.get(index)
+            return self._find(index)
 
     def drop(self, index: int) -> File | None:
         """Forget a file that has its outcome; what is unfinished of it stays on disk."""
         with self._turn:
-            file = self._files.pop(index, None)
+            file = self._find(index)
             if file is not None:
+                del self._files[index]
                 file.over = True
         if file is not None and file.writing is not None:
             file.writing.close()
         return file
+
+    def take(self, arrived: list[tuple[int, int]]) -> list[tuple[Entry, bool] | None]:
+        """Like `drop` for small files that arrived whole, as (number, size): their entries, and whether they replace
+        something; None for what has its outcome. Raises BadMessage for what nobody asked for."""
+        with self._turn:
+            for index, size in arrived:
+                file = self._files.get(index)
+                if isinstance(file, File):
+                    check_asked(file, size)
+                elif file is not None and file.size != size:
+                    raise BadMessage(f"{quoted(file.path)} was not asked for in that size.")
+            taken = [self._files.pop(index, None) for index, _ in arrived]
+        places: list[tuple[Entry, bool] | None] = []
+        for file in taken:
+            if isinstance(file, File):
+                file.over = True
+                if file.writing is not None:
+                    file.writing.close()
+                places.append((file.entry, file.replace))
+            else:
+                places.append(None if file is None else (file, False))
+        return places
 
     def open(self, file: File) -> Writing:
         """To write to it; the same for all lanes. Raises StreamClosed when it has its outcome."""
@@ -129,7 +161,7 @@ class Unsettled:
             return  # it has to do with the end of the conversation, not with the file
         file = self.drop(index)
         if file is not None:
-            self.settle([Outcome(index, file.entry.size, "", error=error)])
+            self.settle([Outcome(index, file.entry.size, "", error=error)], False)
 
     def expect(self, index: int, file: File, digest: str, size: int) -> None:
         """The sender says what the whole must be."""
@@ -162,9 +194,15 @@ class Unsettled:
     def close(self) -> None:
         """Keep what is unfinished. After `stop`, when nobody writes any more."""
         for file in self._files.values():
-            if file.writing is not None:
+            if isinstance(file, File) and file.writing is not None:
                 file.writing.close()
         self._files.clear()
+
+    def _find(self, index: int) -> File | None:
+        file = self._files.get(index)
+        if isinstance(file, Entry):
+            self._files[index] = file = File(file, replace=False, asked=True)
+        return file
 
     def _finish(self, index: int, file: File) -> None:
         try:
@@ -182,7 +220,7 @@ class Unsettled:
             with self._turn:
                 self._files.pop(index, None)
                 file.over = True
-            self.settle([Outcome(index, file.size, digest)])
+            self.settle([Outcome(index, file.size, digest)], False)
 
     def _distrust(self, index: int, file: File, writing: Writing) -> None:
         """The whole is not what was sent: something was wrong with what was kept. Once more, from nothing."""
