@@ -12,7 +12,8 @@ from typing import Any
 
 from bench.peers.base import say
 from bench.peers.loads import PAYLOAD, Beats
-from towline.client import Line, connect
+from towline.client.connect import connect
+from towline.client.line import Line
 from towline.client.transfer import Options
 from towline.protocol.table import Class
 from towline.runtime.loops import new_event_loop

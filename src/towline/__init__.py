@@ -15,7 +15,8 @@ from towline.base.version import __version__
 if TYPE_CHECKING:
     from towline import sync
     from towline.base.errors import TowlineError
-    from towline.client.connect import connect, join
+    from towline.client.connect import connect
+    from towline.client.joining import join
     from towline.client.line import Connected, Line, LineEvent, Reconnecting
     from towline.client.transfer import Options
     from towline.node.config import NodeConfig
@@ -57,7 +58,7 @@ _HOMES = {
     "Share": "towline.services.files.shares",
     "TowlineError": "towline.base.errors",
     "connect": "towline.client.connect",
-    "join": "towline.client.connect",
+    "join": "towline.client.joining",
 }
 
 

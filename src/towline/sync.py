@@ -21,9 +21,9 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from towline.base.errors import ConnectionLost
 from towline.client.connect import connect as _connect
-from towline.client.connect import join as _join
 from towline.client.jobs import Ended
 from towline.client.jobs import Job as _AsyncJob
+from towline.client.joining import join as _join
 from towline.client.line import Line as _AsyncLine
 from towline.client.line import LineEvent
 from towline.client.reach import Target

@@ -181,7 +181,7 @@ def test_a_file_never_replaces_a_folder(
     folder: int, share: Path, replace: bool, native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not native:
-        monkeypatch.setattr(disk, "_renameat2", None)
+        monkeypatch.setattr(disk, "_renameat2", lambda: None)
     (share / "big").mkdir()
     part = opened(folder, Pin(3, 0, ""))
     part.write(0, b"new")

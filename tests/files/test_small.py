@@ -19,7 +19,7 @@ def test_a_batch_is_published_file_by_file(
     share: Path, root: Root, native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not native:
-        monkeypatch.setattr(disk, "_renameat2", None)
+        monkeypatch.setattr(disk, "_renameat2", lambda: None)
     (share / "old").write_bytes(b"old")
     (share / "over").write_bytes(b"old")
     (share / "folder").mkdir()

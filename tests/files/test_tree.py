@@ -164,7 +164,7 @@ def test_a_move_never_clobbers(furnished: Root, share: Path) -> None:
 def test_a_move_never_clobbers_where_the_kernel_lacks_renameat2(
     furnished: Root, share: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk, "_renameat2", None)
+    monkeypatch.setattr(disk, "_renameat2", lambda: None)
     test_a_move_never_clobbers(furnished, share)
     (share / "empty").mkdir()
     with pytest.raises(Conflict):

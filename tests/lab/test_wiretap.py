@@ -235,7 +235,8 @@ def test_a_command_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("TOWLINE_HOME", str(home))
 
     async def record() -> tuple[int, int]:
-        from towline.client.connect import join, local_line
+        from towline.client.connect import local_line
+        from towline.client.joining import join
 
         async with Node(NodeConfig(data=str(tmp_path / "n"), listen="127.0.0.1:0", name="home")) as node:
             async with local_line(str(node.listening.unix)) as line:

@@ -24,7 +24,7 @@ from towline.transports.blocking import BlockingPipe
 
 
 def _waits(seed: int, count: int, give_up: float = 1e9) -> list[float | None]:
-    backoff = Backoff(give_up, 0.0, random.Random(seed))
+    backoff = Backoff(give_up, 0.0, random.Random(seed).uniform)
     return [backoff.next_wait(0.0) for _ in range(count)]
 
 
@@ -47,7 +47,7 @@ def test_the_same_seed_waits_the_same() -> None:
 def test_it_heeds_the_nodes_wish_and_does_not_come_back_in_a_crowd() -> None:
     waits = set()
     for seed in range(50):
-        backoff = Backoff(600.0, 0.0, random.Random(seed))
+        backoff = Backoff(600.0, 0.0, random.Random(seed).uniform)
         wait = backoff.next_wait(0.0, 5.0)
         assert wait is not None
         assert 5.0 <= wait <= 5.0 + 2 * FIRST_DELAY
@@ -56,7 +56,7 @@ def test_it_heeds_the_nodes_wish_and_does_not_come_back_in_a_crowd() -> None:
 
 
 def test_it_gives_up_in_time_and_never_waits_past_it() -> None:
-    backoff = Backoff(10.0, 100.0, random.Random(1))
+    backoff = Backoff(10.0, 100.0, random.Random(1).uniform)
     assert backoff.next_wait(100.0) == 0.0
     assert backoff.next_wait(109.5, 60.0) == pytest.approx(0.5)
     assert backoff.next_wait(110.0) is None

@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 from tests.kit import run
 
 from towline.base.errors import TowlineError
-from towline.client import Line, connect, join
+from towline.client.connect import connect
 from towline.client.events import Done, FileDone, FileFailed, Resumed, TransferEvent, Warned
+from towline.client.joining import join
+from towline.client.line import Line
 from towline.client.transfer import Options
 from towline.lab import faults
 from towline.node import Node, NodeConfig, Share

@@ -15,7 +15,7 @@ from tests.kit import until
 from tests.transfers.kit import KIB, Heard, Town, seen, write
 
 from towline.base.errors import BadMessage, Conflict, PeerError, ProtocolError, TowlineError, VerificationFailed
-from towline.client import Line
+from towline.client.line import Line
 from towline.protocol.codec import Header
 from towline.protocol.table import Class, Kind
 from towline.runtime.channel import Channel

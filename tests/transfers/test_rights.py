@@ -23,8 +23,8 @@ from towline.base.errors import (
     UnknownShare,
     UsageError,
 )
-from towline.client import Line
 from towline.client.events import Progress
+from towline.client.line import Line
 from towline.node import Share
 
 

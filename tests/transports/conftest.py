@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import pytest
 
+from towline.trust.certificate import node_certificate
 from towline.trust.keys import Identity
-from towline.trust.tls import client_context, node_certificate, server_context
+from towline.trust.tls import client_context, server_context
 
 
 class Tls(NamedTuple):

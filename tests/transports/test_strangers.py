@@ -289,8 +289,8 @@ def test_a_tls_server_that_is_no_node(tls: Tls, loop: str, tmp_path_factory: pyt
     plain = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     folder = tmp_path_factory.mktemp("other")
     folder.chmod(0o700)
+    from towline.trust.certificate import node_certificate
     from towline.trust.keys import Identity
-    from towline.trust.tls import node_certificate
 
     certificate, key, _ = node_certificate(Identity.load_or_create(str(folder)), str(folder), "other")
     plain.load_cert_chain(certificate, key)

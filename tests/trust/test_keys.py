@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import stat
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from towline.base.errors import DiskError, LaxPermissions, NotADirectory
+from towline.trust import keys
 from towline.trust.keys import Identity, fingerprint, verify
 
 _PRINT_PUBLIC = (
@@ -97,8 +99,34 @@ def test_a_key_of_another_user_is_refused(tmp_path: Path) -> None:
         Identity.load_or_create(str(home))
 
 
+def _pem(der: bytes, width: int = 64) -> bytes:
+    text = base64.b64encode(der)
+    lines = [text[at : at + width] for at in range(0, len(text), width)]
+    return b"\n".join([b"-----BEGIN PRIVATE KEY-----", *lines, b"-----END PRIVATE KEY-----", b""])
+
+
+def test_our_own_file_is_read_by_the_short_way_and_any_other_form_by_the_library(tmp_path: Path) -> None:
+    first = Identity.load_or_create(str(tmp_path / "home"))
+    path = tmp_path / "home" / "identity.key"
+    pem = path.read_bytes()
+    der = base64.b64decode(b"".join(pem.split(b"\n")[1:-2]))
+    assert keys._plain_seed(pem) is not None
+    for other in (pem.replace(b"\n", b"\r\n"), b"a note\n" + pem, _pem(der, 40), pem.rstrip()):
+        assert keys._plain_seed(other) is None
+        path.write_bytes(other)
+        assert Identity.load_or_create(str(path.parent)).public == first.public
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"noise", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
+    "content",
+    [
+        b"",
+        b"noise",
+        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        b"-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----\n",
+        _pem(keys._SEED_PREFIX + bytes(31)),
+        _pem(keys._SEED_PREFIX[:-2] + b"\x04\x21" + bytes(33)),
+    ],
 )
 def test_a_damaged_key_is_named_and_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "home" / "identity.key"

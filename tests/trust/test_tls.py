@@ -16,6 +16,7 @@ import pytest
 from cryptography import x509
 
 from towline.base.errors import Conflict, DiskError, NotFound, NotTowline, WrongPin
+from towline.trust.certificate import node_certificate
 from towline.trust.keys import Identity
 from towline.trust.tls import (
     ALPN,
@@ -23,7 +24,6 @@ from towline.trust.tls import (
     check_alpn,
     check_pin,
     client_context,
-    node_certificate,
     server_context,
 )
 

@@ -71,8 +71,8 @@ def _do_stopped(data: str, request: dict[str, Any]) -> Any:
     from towline.services.admin import Administration, answer
     from towline.store import Store
     from towline.store.lock import DataLock
+    from towline.trust.certificate import node_certificate
     from towline.trust.keys import Identity
-    from towline.trust.tls import node_certificate
 
     config = NodeConfig(data=data)
     with DataLock(data), Store.open(data) as store:

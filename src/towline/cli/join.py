@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     from towline.cli.running import run_async
-    from towline.client.connect import join
+    from towline.client.joining import join
 
     code = _read_code() if args.code == "-" else args.code
     node = run_async(join(code, args.alias, give_up=args.give_up))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from towline.base.errors import Exit, InternalError, Interrupted, TowlineError
 from towline.base.version import __version__
+from towline.cli import cycles
 
 if TYPE_CHECKING:
     from towline.cli.output import Output
@@ -55,8 +56,17 @@ Files, commands and chat between machines; nothing is lost when the network drop
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `tow` with `argv` (default: the process's own arguments) and return the exit status."""
-    arguments = sys.argv[1:] if argv is None else argv
+    """Run `tow` with `argv` and return the exit status. Without `argv` the process is ours, from start to end."""
+    if argv is not None:
+        return _main(argv)
+    cycles.seldom()
+    try:
+        return _main(sys.argv[1:])
+    finally:
+        cycles.never_again()
+
+
+def _main(arguments: list[str]) -> int:
     if arguments[:1] == ["--version"]:
         print(f"tow {__version__}")
         return Exit.OK

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import TextIO
 
@@ -59,8 +60,27 @@ def parser_for(verb: str, document: str, summary: str) -> argparse.ArgumentParse
     parser = argparse.ArgumentParser(
         prog=f"tow {verb}",
         description=document.strip() or summary,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of text")
     return parser
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal. argparse makes one of these for each option that is added, and would import
+    shutil (2 ms) to ask for a width that only help needs."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """$COLUMNS, else the terminal's, else 80."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 async def _ping(args: argparse.Namespace, out: Output) -> int:
     from towline.cli.running import tell_line_events
-    from towline.client import connect
+    from towline.client.connect import connect
     from towline.protocol.table import Class
 
     async with connect(args.alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:

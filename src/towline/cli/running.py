@@ -11,15 +11,17 @@ from typing import TypeVar
 from towline.base.errors import Interrupted, UsageError
 from towline.base.quantity import parse_duration, parse_size
 from towline.base.text import printable
+from towline.cli import cycles
 from towline.cli.output import Output
 from towline.client.line import LineEvent, Reconnecting
+from towline.runtime.loops import new_event_loop
 
 T = TypeVar("T")
 
 
 def run_async(work: Coroutine[object, object, T]) -> T:
     """Run to the end on the quickest loop there is; the first Ctrl-C or SIGTERM cancels and raises Interrupted."""
-    from towline.runtime.loops import new_event_loop
+    cycles.as_usual()
 
     async def guarded() -> T:
         task = asyncio.ensure_future(work)

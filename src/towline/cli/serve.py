@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from towline.base.errors import Exit
 from towline.base.text import printable
+from towline.cli import cycles
 from towline.cli.output import Output
 
 HURRIED_SECONDS = 2.0
@@ -108,6 +109,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         out.event("stopped")
         return Exit.INTERRUPTED if node.hurried else Exit.OK
 
+    cycles.as_usual()
     with _tap(args), Runner(loop_factory=new_event_loop) as runner:
         return runner.run(serve())
 

@@ -4,8 +4,3 @@ In: an alias (or an invite), what a person or a program wants. Out: typed result
 May import: services (their client halves), runtime, transports, journal, store, trust, protocol, base.
 Must not: import node, lab or cli; print anything.
 """
-
-from towline.client.connect import connect, join
-from towline.client.line import Line
-
-__all__ = ["Line", "connect", "join"]

@@ -1,9 +1,8 @@
-"""From an alias to a line, and from an invite to an alias."""
+"""From an alias to a line."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 
 from towline.base.errors import UsageError
@@ -11,9 +10,8 @@ from towline.client.attempt import Credentials
 from towline.client.line import Line, LineEvent
 from towline.client.reach import Target
 from towline.trust.home import client_home
-from towline.trust.invites import decode_code
 from towline.trust.keys import Identity
-from towline.trust.pins import KnownNodes, Node
+from towline.trust.pins import KnownNodes
 
 
 def connect(
@@ -38,29 +36,6 @@ def connect(
 def local_line(unix_path: str, *, give_up: float | None = None) -> Line:
     """A line to a node of our own user through its Unix socket; the kernel vouches for us and we are its admin."""
     return Line(Target("this node", (f"unix:{unix_path}",), ""), Credentials(None), give_up=give_up)
-
-
-async def join(code: str, alias: str | None = None, *, home: str | None = None, give_up: float | None = None) -> Node:
-    """Redeem an invite with this client's key and remember the node. Joining again with the same key is harmless.
-
-    Raises BadInvite, Conflict (the alias is taken by another node), WrongPin, Unreachable, UsageError.
-    """
-    folder = home or client_home()
-    invite = decode_code(code)
-    known = KnownNodes(folder)
-    node = Node(
-        alias=alias or invite.name,
-        address=invite.addresses[0],
-        addresses=invite.addresses,
-        fingerprint=invite.fingerprint,
-        name=invite.name,
-        joined=time.time(),
-    )
-    known.check(node)  # before the invite is used up
-    credentials = Credentials(Identity.load_or_create(folder), invite.secret)
-    line = Line(Target(node.alias, invite.addresses, invite.fingerprint), credentials, home=folder, give_up=give_up)
-    async with line:
-        return known.add(node)
 
 
 def split_remote(text: str) -> tuple[str, str, str] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
 from collections.abc import Callable
 from typing import TypeAlias
@@ -19,7 +18,7 @@ from towline.protocol.codec import Header
 from towline.protocol.records import Welcome
 from towline.protocol.table import Class
 from towline.runtime.channel import Channel
-from towline.runtime.dialer import Backoff
+from towline.runtime.dialer import Backoff, uniform
 from towline.runtime.pump import Connection
 from towline.trust.home import client_home
 from towline.trust.tls import check_pin, client_context
@@ -82,7 +81,6 @@ class Line(FileVerbs, RoomVerbs, JobVerbs):
         self._waiting = 0  # for that task
         self._closed = False
         self._context: ssl.SSLContext | None = None
-        self._rng = random.SystemRandom()
 
     def __repr__(self) -> str:
         return f"<Line {self.target.alias} {self._connection!r}>"
@@ -180,7 +178,7 @@ class Line(FileVerbs, RoomVerbs, JobVerbs):
         """Until it is up or `patience` (seconds) is over; `error` is why it is down, if it ever was up."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + patience
-        backoff = Backoff(patience, clock(), self._rng)
+        backoff = Backoff(patience, clock(), uniform)
         while True:
             if error is not None:
                 wait = backoff.next_wait(clock(), error.retry_after)

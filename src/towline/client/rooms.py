@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from towline.client.since import Since, position_of
 from towline.journal import Cursor
 from towline.protocol.codec import Header
 from towline.runtime.channel import Channel
+from towline.runtime.dialer import uniform
 from towline.services.rooms.limits import ROOM_ID, ROOM_TEXT
 from towline.services.rooms.messages import Fields, Item, Missed, Signal, parse_lines, said, utf8
 
@@ -192,7 +192,7 @@ class Room:
                     raise
                 if channel.connection.is_open and not channel.connection.session.going_away:
                     fruitless += 1
-                    pause = random.uniform(0.05, min(_LONGEST_PAUSE, 0.1 * 2.0**fruitless))  # noqa: S311
+                    pause = uniform(0.05, min(_LONGEST_PAUSE, 0.1 * 2.0**fruitless))
                     await asyncio.sleep(error.retry_after or pause)
             finally:
                 if reports is not None:

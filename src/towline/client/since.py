@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from towline.base.errors import UsageError
 from towline.base.quantity import parse_duration
 from towline.journal import Cursor
 from towline.protocol.codec import Header
 
-Since: TypeAlias = int | Cursor | datetime | None
+# Every command that reaches a node passes here; few of them have a time to say.
+if TYPE_CHECKING:
+    from datetime import datetime
+
+Since: TypeAlias = "int | Cursor | datetime | None"
 """A seq, a cursor (a seq that is sure to belong to the same log), a time, or None for what comes from now on."""
 
 
@@ -21,12 +24,12 @@ def position_of(since: Since) -> Header:
             return {}
         case Cursor():
             return {"epoch": since.epoch, "seq": since.seq}
-        case datetime():
-            return {"time": since.timestamp()}
-        case _:
+        case int():
             if since < 0:
                 raise UsageError("A seq is at least 0.")
             return {"seq": since}
+        case _:
+            return {"time": since.timestamp()}
 
 
 def parse_since(text: str, now: datetime) -> Since:
@@ -34,6 +37,8 @@ def parse_since(text: str, now: datetime) -> Since:
 
     Raises UsageError.
     """
+    from datetime import datetime
+
     stripped = text.strip()
     if stripped.isdecimal():
         return int(stripped)

@@ -43,10 +43,11 @@ from towline.store import Store
 from towline.store.lock import DataLock
 from towline.transports import tcp, unix
 from towline.transports.blocking import BlockingPipe
+from towline.trust.certificate import node_certificate
 from towline.trust.grants import Grants
 from towline.trust.invites import secret_hash
 from towline.trust.keys import Identity, verify
-from towline.trust.tls import node_certificate, server_context
+from towline.trust.tls import server_context
 
 log = logging.getLogger("towline.node")
 _OWNER_GRANTS = "admin"

@@ -7,9 +7,8 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
-
-import aiohappyeyeballs
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
 
 from towline.base.errors import InUse, Unreachable, UsageError
 from towline.base.text import printable
@@ -20,6 +19,8 @@ from towline.transports.streams import StreamTransport
 BACKLOG = 1024
 _SAME_PORT_TRIES = 20
 _ATTEMPT_DELAY = 0.25  # RFC 8305, section 5
+
+_AddressInfo: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]  # of getaddrinfo(3)
 
 
 def split_address(text: str, *, default_port: int | None = None) -> tuple[str, int]:
@@ -49,7 +50,7 @@ async def connect(host: str, port: int, context: ssl.SSLContext, receiver: Recei
     except (OSError, UnicodeError) as error:  # UnicodeError: a name that is none
         raise Unreachable(f"The name {printable(host, limit=200)!r} cannot be resolved: {_reason(error)}.") from error
     try:
-        sock = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_ATTEMPT_DELAY)
+        sock = await (_only(found[0]) if len(found) == 1 else _quickest(found))
     except (OSError, RuntimeError) as error:  # RuntimeError: uvloop's way of saying some of them
         raise Unreachable(f"{where} cannot be reached: {_reason(error)}.") from error
     try:
@@ -62,6 +63,25 @@ async def connect(host: str, port: int, context: ssl.SSLContext, receiver: Recei
             raise Unreachable(f"{where} cannot be reached: {_reason(error)}.") from error
         raise
     return protocol
+
+
+async def _only(address: _AddressInfo) -> socket.socket:
+    """Most names, and all literal addresses, stand for one address: nothing to race. Raises OSError."""
+    family, kind, protocol, _, where = address
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _quickest(found: Sequence[_AddressInfo]) -> socket.socket:
+    import aiohappyeyeballs
+
+    return await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_ATTEMPT_DELAY)
 
 
 async def listen(

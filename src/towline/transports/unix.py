@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 import socket
 import stat
 
@@ -83,9 +82,11 @@ def _check_folder(folder: str) -> None:
             "choose a folder of your own."
         )
     if mode & 0o077:
+        from shlex import quote  # for mistakes only
+
         raise LaxPermissions(
             f"The Unix socket's folder {printable(folder)} is open to others ({mode:04o}); choose one of your own, "
-            f"or mend it: chmod 700 {printable(shlex.quote(folder))}"
+            f"or mend it: chmod 700 {printable(quote(folder))}"
         )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shlex
 import stat
 import time
 from collections.abc import Iterator
@@ -140,4 +139,6 @@ def _shown(path: str) -> str:
 
 
 def _quoted(path: str) -> str:
-    return printable(shlex.quote(path))
+    from shlex import quote  # for mistakes only
+
+    return printable(quote(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Self
 
 from towline.base.errors import NoGrant, UsageError
@@ -97,6 +96,8 @@ def _checked(subject: str, word: str) -> str:
 
 
 def _unknown(word: str, verb: str, granted: Iterable[str]) -> str:
+    from difflib import get_close_matches  # for mistakes only
+
     shown = printable(word, limit=80)
     close = get_close_matches(verb, VERBS, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""

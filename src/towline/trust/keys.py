@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import os
 from typing import Self
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
 from towline.base import ids
 from towline.base.errors import DiskError
@@ -22,6 +17,9 @@ from towline.trust.files import folder_lock, private_folder, read_private, write
 
 PUBLIC_BYTES = 32
 SIGNATURE_BYTES = 64
+# PKCS #8 of an Ed25519 seed as RFC 8410, section 7, has it: always these bytes, and the 32 of the seed.
+_SEED_PREFIX = bytes.fromhex("302e020100300506032b657004220420")
+_SEED_BYTES = 32
 _FINGERPRINT_BYTES = 20  # 160 bits: 32 characters are still compared by eye, and nobody finds a second key for them
 
 
@@ -85,17 +83,40 @@ def fingerprint(public: bytes) -> str:
 
 
 def _new_pem() -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
     return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _parsed(pem: bytes, path: str) -> Ed25519PrivateKey:
-    try:
-        key = load_pem_private_key(pem, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
+    key = _plain_seed(pem) or _any_key(pem)
     if not isinstance(key, Ed25519PrivateKey):
         raise DiskError(
             f"{printable(path)} holds no Ed25519 key that can be read; restore it from a backup, or move it away "
             "(a new key means joining or inviting again)."
         )
     return key
+
+
+def _plain_seed(pem: bytes) -> Ed25519PrivateKey | None:
+    """The key in a file as `_new_pem` writes it; None for anything else."""
+    match pem.split(b"\n"):
+        case [b"-----BEGIN PRIVATE KEY-----", body, b"-----END PRIVATE KEY-----", b""]:
+            try:
+                der = binascii.a2b_base64(body, strict_mode=True)
+            except binascii.Error:
+                return None
+            if der.startswith(_SEED_PREFIX) and len(der) == len(_SEED_PREFIX) + _SEED_BYTES:
+                return Ed25519PrivateKey.from_private_bytes(der[len(_SEED_PREFIX) :])
+    return None
+
+
+def _any_key(pem: bytes) -> object:
+    """Whatever the library finds. That door loads every kind of key (8 ms), so it is not for our own files."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        return load_pem_private_key(pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from typing import Any
 
 from towline.base.errors import Conflict, DiskError, UnknownAlias, UsageError
@@ -94,6 +92,8 @@ class KnownNodes:
 
     def groups(self) -> dict[str, list[str]]:
         """The table [groups] of `config.toml`: name -> aliases. Raises UsageError, naming the file."""
+        import tomllib  # only the commands that name a group read this file
+
         with oserrors(self._config):
             try:
                 with open(self._config, "rb") as file:
@@ -222,5 +222,7 @@ def _found(known: _Known, alias: str) -> Node:
 
 
 def _suggestion(word: str, known: Iterable[str], mark: str = "") -> str:
+    from difflib import get_close_matches  # for mistakes only
+
     close = get_close_matches(word, known, n=3)
     return f" Did you mean {', '.join(repr(mark + name) for name in close)}?" if close else ""

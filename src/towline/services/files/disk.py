@@ -4,10 +4,15 @@ not clobber. These raise OSError; only documented errors leave this room, throug
 
 from __future__ import annotations
 
-import ctypes
 import errno
+import functools
 import os
 import stat
+from typing import TYPE_CHECKING
+
+# Loaded with the first rename: a client that only looks does without.
+if TYPE_CHECKING:
+    import ctypes
 
 PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY)  # enough to walk through a folder that may not be listed
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -53,10 +58,11 @@ def rename_noreplace(source: int, name: str, target: int, new_name: str) -> None
     renameat2(2) with RENAME_NOREPLACE; where kernel or file system lack it: link and unlink for a file, and for a
     folder an empty one of ours as the placeholder that rename(2) may replace.
     """
-    if _renameat2 is not None:
-        if _renameat2(source, os.fsencode(name), target, os.fsencode(new_name), 1) == 0:
+    renameat2 = _renameat2()
+    if renameat2 is not None:
+        if renameat2(source, os.fsencode(name), target, os.fsencode(new_name), 1) == 0:
             return
-        number = ctypes.get_errno()
+        number = _errno()
         if number not in (errno.ENOSYS, errno.EINVAL):
             raise OSError(number, os.strerror(number))
     if not stat.S_ISDIR(lstat_at(source, name).st_mode):
@@ -71,7 +77,10 @@ def rename_noreplace(source: int, name: str, target: int, new_name: str) -> None
         raise
 
 
-def _load_renameat2() -> ctypes._FuncPointer | None:
+@functools.cache
+def _renameat2() -> ctypes._FuncPointer | None:
+    import ctypes
+
     try:
         function = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
@@ -81,4 +90,7 @@ def _load_renameat2() -> ctypes._FuncPointer | None:
     return function
 
 
-_renameat2 = _load_renameat2()
+def _errno() -> int:
+    from ctypes import get_errno
+
+    return get_errno()
