@@ -12,6 +12,7 @@ loop's thread: they should be quick, and must not call a line.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import functools
 import inspect
 import threading
@@ -80,12 +81,56 @@ class _Background:
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("a callback on the loop's thread cannot wait for the loop")
-        task = asyncio.run_coroutine_threadsafe(work, loop)
+        call = _Call(work)
+        loop.call_soon_threadsafe(call.start, loop)
         try:
-            return task.result()
+            call.over.acquire()
         except BaseException:
-            task.cancel()
+            loop.call_soon_threadsafe(call.cancel)
             raise
+        return call.outcome()
+
+
+class _Call(Generic[_T]):
+    """A coroutine that runs on the loop's thread while another thread waits to acquire `over`.
+
+    As `asyncio.run_coroutine_threadsafe`, but without its two futures, its condition and its second turn of the loop.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, _T]) -> None:
+        self._work = work
+        self.over = threading.Lock()
+        self.over.acquire()
+        self._task: asyncio.Task[None] | None = None
+        self._result: _T | None = None
+        self._error: BaseException | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._task = loop.create_task(self._run())
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def outcome(self) -> _T:
+        """Its result, once it is over. Raises what it raised, and concurrent.futures.CancelledError if it was
+        cancelled (another thread closed the last line)."""
+        if isinstance(self._error, asyncio.CancelledError):
+            raise concurrent.futures.CancelledError from None
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]  # None only where _T is None
+
+    async def _run(self) -> None:
+        try:
+            self._result = await self._work
+        except asyncio.CancelledError as error:
+            self._error = error
+            raise
+        except BaseException as error:  # noqa: BLE001  # handed to whoever waits
+            self._error = error
+        finally:
+            self.over.release()
 
 
 async def _tidy_up() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import inspect
+import signal
 import subprocess
 import sys
 import threading
@@ -182,6 +185,35 @@ def test_a_callback_cannot_wait_for_its_own_loop(home: str) -> None:
     line = towline.sync.connect("home", home=home, on_event=on_event)
     with line:
         assert caught
+
+
+def test_an_interrupt_ends_the_wait_and_cancels_the_work(home: str) -> None:
+    cancelled = threading.Event()
+
+    async def work() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    with towline.sync.connect("home", home=home) as line:
+        with pytest.raises(KeyboardInterrupt):
+            line._run(work())
+        assert cancelled.wait(kit.DEADLINE)
+        assert line.shares(), "the line is none the worse"
+
+
+def test_work_that_was_cancelled_says_so(home: str) -> None:
+    async def work() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    with towline.sync.connect("home", home=home) as line, pytest.raises(concurrent.futures.CancelledError):
+        line._run(work())
 
 
 def test_a_failed_connect_leaves_nothing_behind(tmp_path: Path) -> None:
