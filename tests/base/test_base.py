@@ -52,7 +52,9 @@ def test_an_unknown_number_is_no_crash() -> None:
 
 def test_numbers_are_given_once() -> None:
     with pytest.raises(AssertionError, match=str(NoGrant.code)):
-        type("Twice", (TowlineError,), {"code": NoGrant.code, "__doc__": "Twice."})
+
+        class Twice(TowlineError, code=NoGrant.code, name="twice"):
+            """Twice."""
 
 
 def test_a_repr_names_number_and_sentence() -> None:
