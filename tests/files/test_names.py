@@ -4,11 +4,19 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from towline.base.errors import PathRefused
-from towline.services.files.names import check_component, is_partial, is_reserved, sort_key, sorted_names, split_path
+from towline.services.files.names import (
+    are_everyday,
+    check_component,
+    is_partial,
+    is_reserved,
+    sort_key,
+    sorted_names,
+    split_path,
+)
 
 ALWAYS = [
     "",
@@ -164,3 +172,18 @@ def test_partials_are_known_by_their_names() -> None:
     assert is_partial(".towline-7h3k9mq27h3k9mq27h3k9mq2aa.part")
     assert not is_partial(".towline-notes")
     assert not is_partial("x.part")
+
+
+@given(st.lists(st.text("acdeiloprnux.019 /-\u212a\u017f:é", max_size=8), max_size=4))
+@example(["x" * 201])
+@example(["nul .txt"])
+@example(["ok/com1", "b"])
+def test_what_is_judged_everyday_at_once_is_allowed_by_the_closer_look(names: list[str]) -> None:
+    if are_everyday(names):
+        for component in "/".join(names).split("/"):
+            check_component(component, portable=True)
+
+
+def test_everyday_names_are_seen_as_such() -> None:
+    assert are_everyday(["src/main.py", "a b-c_d/READ ME 1", "console", "x" * 200])
+    assert not are_everyday(["src/main.py", ".towline-abcdefgh.part"])

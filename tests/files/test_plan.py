@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from towline.base.errors import BadMessage, LimitExceeded, NotFound, PathRefused, TowlineError
+from towline.services.files import sources
+from towline.services.files.digests import DigestCache
 from towline.services.files.plan import (
     BATCH_ENTRIES,
     Entry,
@@ -21,6 +23,7 @@ from towline.services.files.plan import (
     row_bytes,
     walk,
 )
+from towline.services.files.sources import TreeSource
 from towline.services.files.tree import Root
 
 from .conftest import dig, open_descriptors, unprivileged
@@ -363,3 +366,17 @@ def test_any_tree_is_walked_on_from_anywhere(
         everything = paths(root)
         for index, after in enumerate(everything):
             assert paths(root, after=after) == everything[index + 1 :]
+
+
+@pytest.mark.parametrize("ahead", [1, 3, 100])
+def test_what_was_walked_to_count_is_not_walked_again(
+    grown: Root, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_AHEAD", ahead)
+    everything = list(walk(grown, "", links="keep"))
+    source = TreeSource(grown.view(), "", links="keep", digests=DigestCache())
+    files = [one for one in everything if isinstance(one, Entry) and one.kind != "dir"]
+    assert source.totals() == (len(files), sum(one.size for one in files))
+    assert list(source.entries(None)) == everything
+    source = TreeSource(grown.view(), "", links="keep", digests=DigestCache())
+    assert list(source.entries(None)) == everything

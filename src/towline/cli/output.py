@@ -24,6 +24,7 @@ class Output:
         self.json = json
         self._events_to = events_to
         self._lines_to: TextIO | None = None
+        self._held = False  # lines wait for the end of the turn
 
     def leave_stdout(self) -> None:
         """Standard output belongs to a payload now: everything is said on standard error."""
@@ -34,14 +35,31 @@ class Output:
         """One JSON line, only with --json; flushed, so that a reader of the pipe sees it at once."""
         if self.json:
             record = {"v": SCHEMA_VERSION, "event": event, **fields}
-            stream = self._events_to or sys.stdout
-            stream.write(json.dumps(record, ensure_ascii=True) + "\n")
-            stream.flush()
+            self._write(self._events_to, json.dumps(record, ensure_ascii=True))
 
     def line(self, text: str = "") -> None:
         """A line of the result for a person (standard output), only without --json."""
         if not self.json:
-            print(text, file=self._lines_to or sys.stdout, flush=True)
+            self._write(self._lines_to, text)
+
+    def hold(self) -> None:
+        """What is said in this turn of the event loop is flushed once, at the turn's end: for much of one instant."""
+        if not self._held:
+            import asyncio
+
+            self._held = True
+            asyncio.get_running_loop().call_soon(self._release)
+
+    def _release(self) -> None:
+        self._held = False
+        for stream in (self._events_to or sys.stdout, self._lines_to or sys.stdout):
+            try:
+                stream.flush()
+            except OSError:
+                pass  # a reader who left; the next line meets it, too
+
+    def _write(self, stream: TextIO | None, text: str) -> None:
+        print(text, file=stream or sys.stdout, flush=not self._held)
 
     def note(self, text: str) -> None:
         """Something said beside the result (standard error), only without --json."""

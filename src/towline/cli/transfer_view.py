@@ -80,6 +80,7 @@ class EventView:
             case Resumed(position, path, covered):
                 event_("resumed", position=position, path=path, covered=covered)
             case FileDone(path, size, digest, note):
+                self._out.hold()  # small files end by the hundred
                 event_("file", path=path, bytes=size, digest=digest, note=note)
             case FileFailed(path, error):
                 message = printable(error.sentence)
@@ -106,6 +107,7 @@ class LineView:
 
     def __init__(self, out: Output, *, quiet: bool) -> None:
         self._quiet = quiet
+        self._hold = out.hold
         self._say = out.line
         self._note = out.note
 
@@ -124,6 +126,7 @@ class LineView:
     def transfer(self, event: TransferEvent) -> None:
         match event:
             case FileDone(path, size, _, note) if not self._quiet:
+                self._hold()
                 self._say(
                     f"{printable(path)}  {format_size(size)}" + (f"  ({_NOTES[note]})" if note in _NOTES else "")
                 )

@@ -17,7 +17,6 @@ from towline.client.reach import Reach, ask
 from towline.protocol.codec import Header
 from towline.services.files.local import Local, local_source, local_target
 from towline.services.files.messages import decode_rows
-from towline.services.files.plan import totals
 from towline.services.files.tree import Root, Stat
 
 # The engine is imported where a transfer begins: a short verb like `ls` is done before it would be loaded.
@@ -98,11 +97,7 @@ class FileVerbs(Reach):
             again = local_source(local, portable=not options.any_names)
             return again.root, again.path
 
-        transfer = Put(self, share, path, tree_source(open_root, options.links), options, on_event)
-        root, at = await asyncio.to_thread(open_root)
-        with root:
-            transfer.started(*await asyncio.to_thread(totals, root, at, options.links))
-        return await transfer.run()
+        return await Put(self, share, path, tree_source(open_root, options.links), options, on_event).run()
 
     async def put_stream(
         self, fd: int, remote: str, *, options: Options | None = None, on_event: Listener = _silent
@@ -117,9 +112,7 @@ class FileVerbs(Reach):
         if not name or path.endswith("/"):
             raise UsageError("Standard input needs a name at the target: ALIAS:SHARE/PATH.")
         source = StreamSource(fd, name, time.time_ns())
-        transfer = Put(self, share, path, lambda: source, options or Options(), on_event)
-        transfer.started(1, -1)
-        return await transfer.run()
+        return await Put(self, share, path, lambda: source, options or Options(), on_event).run()
 
     async def get(
         self, remote: str, local: str, *, options: Options | None = None, on_event: Listener = _silent

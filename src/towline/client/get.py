@@ -39,7 +39,6 @@ class Get(Transfer):
         self._open_sink = open_sink
         self._tally = Tally()
         self._tally_before = 0
-        self._counted = False
 
     def in_flight(self) -> int:
         self.books.received, self.books.wasted = self._tally.received, self._tally.wasted
@@ -55,13 +54,12 @@ class Get(Transfer):
             "any_names": self.options.any_names,
             "lanes": self.lanes,
             "rate": self.options.rate,
-            "count": not self._counted,
+            "count": not self.counted,
         }
         if self.books.after is not None:
             request["after"] = self.books.after
         channel, answer = await self.open(connection, request)
-        if not self._counted:
-            self._counted = True
+        if not self.counted:
             self.started(requests.number(answer, "files", 0), requests.number(answer, "bytes", 0))
         kind = requests.text(answer, "kind")
         if kind not in ("file", "dir", "link"):

@@ -50,6 +50,8 @@ class Put(Transfer):
             source.close()
 
     async def _converse(self, connection: Connection, source: Source) -> None:
+        if not self.counted:
+            self.started(*await asyncio.to_thread(source.totals))
         self.begin_conversation()
         channel, answer = await self.open(
             connection,

@@ -87,6 +87,7 @@ class Transfer(ABC):
         self._on_event = on_event
         self._order: dict[int, Entry] = {}  # this conversation's entries that are not behind `after` yet
         self._next = 0
+        self.counted = False  # files and bytes are known
         self._over_streams = False
         self._skipped_upto: list[bytes] | None = None
         self._tickets: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
@@ -147,6 +148,7 @@ class Transfer(ABC):
         self._on_event(event)
 
     def started(self, files: int, size: int) -> None:
+        self.counted = True
         self.books.total_files, self.books.total_bytes = files, size
         self.tell(Started(files, size))
 

@@ -7,6 +7,7 @@ Undecodable bytes travel as lone surrogates (`surrogateescape`, PEP 383). What a
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from towline.base.errors import PathRefused
 from towline.base.limits import KIB, Limit
@@ -26,6 +27,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _UNDECODABLE = re.compile(r"[\udc80-\udcff]")
 # The everyday name, accepted by one look. Whatever is not in here takes the slow way, it is not refused.
 _EVERYDAY = re.compile(r"(?:[A-Za-z0-9_\-+=,@#%~]|[. ](?=[^. ])){1,200}")
+# The same for the components of many paths at once, joined by slashes: no leading dot, no device.
+_EVERYDAY_PATHS = re.compile(
+    r"(?:(?!\.|(?i:con|prn|aux|nul|(?:com|lpt)[0-9]) *(?:[./]|\Z))"
+    r"(?:[A-Za-z0-9_\-+=,@#%~]|[. ](?=[^. /])){1,200}+(?:/(?=.)|\Z))++"
+)
 _PARTIAL = re.compile(r"\.towline-[0-9a-z]{8,40}\.(?:part|ranges|tmp)")
 _ANY_NAMES = "it is not safe on every system; --any-names lets it through"
 
@@ -41,6 +47,11 @@ def check_component(name: str, *, portable: bool) -> None:
     why = _why_never(name) or (_why_unportable(name) if portable else "")
     if why:
         raise PathRefused(f"The name {quoted(name)} is refused: {why}.")
+
+
+def are_everyday(paths: Iterable[str]) -> bool:
+    """Whether all components of these paths are certainly allowed. False says only that it takes a closer look."""
+    return _EVERYDAY_PATHS.fullmatch("/".join(paths)) is not None
 
 
 def split_path(path: str, *, portable: bool) -> list[str]:

@@ -11,7 +11,7 @@ import json
 import os
 import stat
 from collections.abc import Generator, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from towline.base.errors import BadMessage, DiskError, PathRefused, PermissionDenied, SourceChanged
 from towline.base.limits import MIB, Limit
@@ -19,6 +19,7 @@ from towline.base.oserrors import disk_error, oserrors
 from towline.services.files.disk import PERMISSIONS, kind_of, lstat_at, what_other
 from towline.services.files.names import (
     PATH_BYTES,
+    are_everyday,
     check_component,
     is_partial,
     quoted,
@@ -35,6 +36,7 @@ BATCH_BYTES = Limit("batch_bytes", 1 * MIB, "bytes", "a batch is one message")
 LINK_BYTES = Limit("link_bytes", 4095, "bytes", "no system in use keeps a longer symlink (PATH_MAX)")
 
 _KINDS = {"f": "file", "d": "dir", "l": "link"}
+_PLAIN = {"f": "file", "d": "dir"}
 _FULL_TABLES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # would hit every following entry, too
 _PATH_MAX_SURE = PATH_BYTES.value // 4  # so many characters cannot be more bytes than the limit
 
@@ -101,7 +103,9 @@ def decode_batch(data: bytes, *, portable: bool = True) -> list[Entry]:
 
     Raises BadMessage.
     """
-    return [_entry(row, portable) for row in _decoded(data)]
+    rows = _decoded(data)
+    entries = _plain_entries(rows)
+    return [_entry(row, portable) for row in rows] if entries is None else entries
 
 
 def encode_skipped(skipped: Iterable[Skipped]) -> bytes:
@@ -121,10 +125,10 @@ def decode_skipped(data: bytes) -> list[Skipped]:
     return found
 
 
-def totals(root: Root, path: str, links: str) -> tuple[int, int]:
-    """How many files (and symlinks, with `keep`) a walk gives, and their bytes. Blocking."""
+def totals(entries: Iterable[Entry | Skipped]) -> tuple[int, int]:
+    """How many files (and symlinks) a walk gives, and their bytes. Blocking."""
     files = size = 0
-    for entry in walk(root, path, links=links):
+    for entry in entries:
         if type(entry) is Entry and entry.kind != "dir":
             files += 1
             size += entry.size
@@ -270,7 +274,7 @@ def _encoded(rows: list[list[object]]) -> bytes:
     return data
 
 
-def _decoded(data: bytes) -> list[list[object]]:
+def _decoded(data: bytes) -> list[list[Any]]:
     if len(data) > BATCH_BYTES.value:
         raise BadMessage(f"A batch of {len(data)} bytes is longer than {BATCH_BYTES.value}.")
     try:
@@ -283,6 +287,26 @@ def _decoded(data: bytes) -> list[list[object]]:
         if not isinstance(row, list):
             raise BadMessage("A batch holds something that is no entry.")
     return rows
+
+
+def _plain_entries(rows: list[list[Any]]) -> list[Entry] | None:
+    """Files and folders with everyday names, which most batches have alone, judged column by column; else None."""
+    if set(map(len, rows)) != {5}:
+        return None
+    paths, letters, sizes, times, modes = zip(*rows, strict=True)
+    if set(map(type, paths)) != {str} or set(map(type, sizes + times + modes)) != {int}:
+        return None
+    try:
+        kinds = [_PLAIN[letter] for letter in letters]
+    except (KeyError, TypeError):
+        return None
+    if min(sizes) < 0 or max(sizes) > LARGEST_FILE or min(modes) < 0 or max(modes) > PERMISSIONS:
+        return None
+    if min(times) < -LARGEST_FILE or max(times) > LARGEST_FILE or max(map(len, paths)) > _PATH_MAX_SURE:
+        return None
+    if any(size and kind == "dir" for size, kind in zip(sizes, kinds, strict=True)):
+        return None
+    return None if not are_everyday(paths) else list(map(Entry, paths, kinds, sizes, times, modes))
 
 
 def _entry(row: list[object], portable: bool) -> Entry:

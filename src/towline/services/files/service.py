@@ -18,7 +18,7 @@ from towline.services.files.conversation import Aside, ReceivingSide, SendingSid
 from towline.services.files.digests import DigestCache
 from towline.services.files.messages import LANES, Outcome, encode_rows, top_entry, top_header
 from towline.services.files.pace import Pace
-from towline.services.files.plan import Entry, Skipped, totals
+from towline.services.files.plan import Entry, Skipped
 from towline.services.files.receiver import OVERWRITE, Receiver
 from towline.services.files.sender import Sender
 from towline.services.files.shares import Shares
@@ -168,7 +168,7 @@ class FilesService:
             try:
                 opening: Header = {"kind": source.kind, **top_header(source.top)}
                 if requests.flag(header, "count"):
-                    files, size = await asyncio.to_thread(totals, root, path, links)
+                    files, size = await asyncio.to_thread(source.totals)
                     opening |= {"files": files, "bytes": size}
                 await self._send(channel, transfer, source, after, opening)
             finally:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
+from itertools import islice
 from typing import Protocol
 
 from towline.base.errors import ConnectionLost, NotFound, SourceChanged, TowlineError
@@ -15,9 +16,10 @@ from towline.services.files.digest import FileDigest, digest_of
 from towline.services.files.digests import DigestCache
 from towline.services.files.folders import Folders
 from towline.services.files.names import quoted
-from towline.services.files.plan import Entry, Skipped, position, walk
+from towline.services.files.plan import Entry, Skipped, position, totals, walk
 from towline.services.files.tree import Root, Stat, open_regular
 
+_AHEAD = 16_384  # entries of a walk that are kept between counting and sending
 _HOLE = 64 * KIB  # a smaller hole is not worth a range of its own: its zeros are sent
 _STREAM_STEP = 256 * KIB
 _STREAM_WINDOW = 64 * MIB  # of standard input: kept until the other side has it durably
@@ -54,6 +56,9 @@ class Source(Protocol):
     @property
     def top(self) -> Stat | None: ...
 
+    def totals(self) -> tuple[int, int]:
+        """Files and bytes, -1 where they cannot be known. Blocking; before `entries`."""
+
     def entries(self, after: str | None) -> Generator[Entry | Skipped, None, None]: ...
 
     def open(self, entry: Entry) -> Reading: ...
@@ -80,6 +85,8 @@ class TreeSource:
         self._path = path
         self._links = links
         self._digests = digests
+        self._ahead: deque[Entry | Skipped] = deque()
+        self._walk: Generator[Entry | Skipped, None, None] | None = None
         try:
             self.top = root.stat(path)
         except BaseException:
@@ -87,7 +94,23 @@ class TreeSource:
             raise
         self.kind = self.top.kind
 
+    def totals(self) -> tuple[int, int]:
+        """The beginning of the walk that counts is kept for `entries`: most trees are walked once."""
+        self._walk = walk(self._root, self._path, links=self._links)
+        self._ahead.extend(islice(self._walk, _AHEAD))
+        files, size = totals(self._ahead)
+        if len(self._ahead) == _AHEAD:
+            rest = totals(walk(self._root, self._path, links=self._links, after=self._ahead[-1].path))
+            files, size = files + rest[0], size + rest[1]
+        return files, size
+
     def entries(self, after: str | None) -> Generator[Entry | Skipped, None, None]:
+        begun, self._walk = self._walk, None
+        if after is None and begun is not None:
+            while self._ahead:
+                yield self._ahead.popleft()
+            yield from begun
+            return
         yield from walk(self._root, self._path, links=self._links, after=after)
         if after is not None and self.kind == "dir":
             yield from self._folders_before(position(after))
@@ -215,6 +238,9 @@ class StreamSource:
     def __init__(self, fd: int, name: str, mtime_ns: int) -> None:
         self._entry = Entry(name, "file", -1, mtime_ns, 0o644)
         self._reading = _StreamReading(fd)
+
+    def totals(self) -> tuple[int, int]:
+        return 1, -1
 
     def entries(self, after: str | None) -> Generator[Entry | Skipped, None, None]:
         if after is None:
