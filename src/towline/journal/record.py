@@ -60,7 +60,7 @@ def parse_segment_header(data: bytes) -> tuple[int, int, int] | None:
     return epoch, first_seq, flags
 
 
-def record_prefix(seq: int, kind: int, time_ns: int, id_: bytes, payload: bytes, behind: int) -> bytes:
+def record_prefix(seq: int, kind: int, time_ns: int, id_: bytes, payload: bytes | memoryview, behind: int) -> bytes:
     """Everything of a record but its payload, so that a large payload is written without being copied."""
     body = _BODY.pack(len(payload), seq & _LOW, time_ns, kind, len(id_), min(behind, UNKNOWN_BEHIND)) + id_
     return _CRC.pack(crc32(payload, crc32(body))) + body

@@ -54,7 +54,9 @@ class SpoolWriter:
     def __repr__(self) -> str:
         return f"<SpoolWriter {self.folder} next={self.next_seq} {self.size} bytes>"
 
-    def append(self, kind: int, payload: bytes, *, limit: int | None = None, always: bool = False) -> int:
+    def append(
+        self, kind: int, payload: bytes | memoryview, *, limit: int | None = None, always: bool = False
+    ) -> int:
         """Keep a record and return its seq. Raises JournalFull, OSError.
 
         `limit` may be less than `max_bytes` for once; `always`: the record is small and must be kept.
@@ -253,7 +255,7 @@ def _path(folder: str, first_seq: int) -> str:
     return os.path.join(folder, f"{first_seq:020d}{SUFFIX}")
 
 
-def _write_all(descriptor: int, parts: list[bytes], offset: int) -> None:
+def _write_all(descriptor: int, parts: list[bytes | memoryview], offset: int) -> None:
     total = sum(map(len, parts))
     written = os.pwritev(descriptor, parts, offset)
     if written < total:

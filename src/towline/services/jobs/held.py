@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import json
 import os
 import signal
@@ -14,22 +12,18 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from towline.base.errors import BadMessage, JournalFull
-from towline.base.limits import KIB, MIB
 from towline.journal.spool import SpoolWriter
 from towline.protocol.codec import Header
 from towline.services.jobs import spawn
 from towline.services.jobs.modes import Modes
 from towline.services.jobs.tail import Tail
+from towline.services.jobs.taps import Taps
 
 STDOUT, STDERR, CONTROL = 1, 2, 3
-READ_BYTES = 256 * KIB
-FULL_PIPE = 64 * KIB  # what a pipe holds at first (pipe(7)); who fills it gets a larger one
-LARGE_PIPE = 1 * MIB
 DRAIN_SECONDS = 0.5  # for pipes that somebody else still holds when the command has ended
 NUDGE_SECONDS = 0.1  # long enough for a program to notice the one size before the other
 RETRY_SECONDS = 1.0  # after a disk error
 WRITERS = 64  # whose positions of input are remembered
-_F_SETPIPE_SZ = 1031
 _END_OF_TRANSMISSION = b"\x04"
 
 
@@ -70,7 +64,6 @@ class Held:
         self._stalled: tuple[int, bytes] | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._timed_out = self._left_open = self._over = False
-        self._paused = False
         self._size: tuple[int, int] | None = None
         # The folder is there before the process, so that nobody takes it for one that never began; what is written
         # into it can wait until the process is on its way.
@@ -99,11 +92,11 @@ class Held:
         )
         self._process, self._pidfd, self._stdin = spawned.process, spawned.pidfd, spawned.stdin
         self.pid = spawned.process.pid
-        self._outputs: dict[int, int] = {STDOUT: spawned.stdout}
+        outputs = {STDOUT: spawned.stdout}
         if spawned.stderr is not None:
-            self._outputs[STDERR] = spawned.stderr
-        self._large: set[int] = {STDOUT} if self.modes else set()
-        self._listen()
+            outputs[STDERR] = spawned.stderr
+        self._taps = Taps(self.house.loop, outputs, self._keep, self._closed, terminal=self.modes is not None)
+        self._taps.listen()
         self.house.loop.add_reader(self._pidfd, self._on_exit)
         if spec.get("timeout"):
             self._later(float(spec["timeout"]), self._on_timeout, float(spec.get("grace", 5.0)))
@@ -113,10 +106,10 @@ class Held:
         os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         self._over = True
-        self._pause()
+        self._taps.pause()
         self._close_input()
         self.house.loop.remove_reader(self._pidfd)
-        for descriptor in {*self._outputs.values(), self._pidfd}:
+        for descriptor in {*self._taps.open.values(), self._pidfd}:
             os.close(descriptor)
 
     def describe(self) -> Header:
@@ -130,65 +123,27 @@ class Held:
 
     # --- output ---
 
-    def _listen(self) -> None:
-        self._paused = False
-        for kind, descriptor in self._outputs.items():
-            self.house.loop.add_reader(descriptor, self._on_readable, kind)
-
-    def _pause(self) -> None:
-        if not self._paused:
-            self._paused = True
-            for descriptor in self._outputs.values():
-                self.house.loop.remove_reader(descriptor)
-
-    def _on_readable(self, kind: int) -> bool:
-        """Take what is there once; False when there was nothing."""
-        if self._stalled is not None or kind not in self._outputs:
-            return False
-        descriptor = self._outputs[kind]
-        try:
-            data = os.read(descriptor, READ_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if error.errno != errno.EIO:  # a terminal whose other side is closed
-                raise
-            data = b""
-        if not data:
-            self._close_output(kind)
-            return False
-        if len(data) >= FULL_PIPE and kind not in self._large:
-            self._enlarge(kind)
-        self._keep(kind, data)
-        return True
-
-    def _enlarge(self, kind: int) -> None:
-        self._large.add(kind)
-        try:
-            fcntl.fcntl(self._outputs[kind], _F_SETPIPE_SZ, LARGE_PIPE)
-        except OSError:
-            pass  # the user's pipes hold as much as they may (pipe-user-pages-soft)
-
-    def _keep(self, kind: int, data: bytes) -> None:
+    def _keep(self, kind: int, data: memoryview | bytes) -> None:
+        """`data` is of use only during this call."""
         try:
             seq = self.spool.append(kind, data, limit=self.spool.size + self.house.room())
         except JournalFull:
-            self._stall(kind, data)
+            self._stall(kind, bytes(data))
             return
         except OSError:
-            self._stall(kind, data)
+            self._stall(kind, bytes(data))
             self._later(RETRY_SECONDS, self.resume)
             return
         self.bytes[kind] += len(data)
         if self.modes is not None:
             before = self.modes.alternate > 0
-            self.modes.feed(data)
+            self.modes.feed(bytes(data))
             self.tail.note(seq, len(data), before=before, after=self.modes.alternate > 0)
         self.house.grown(self)
 
     def _stall(self, kind: int, data: bytes) -> None:
         self._stalled = (kind, data)
-        self._pause()
+        self._taps.pause()
 
     @property
     def stalled(self) -> bool:
@@ -203,7 +158,7 @@ class Held:
         self._stalled = None
         self._keep(kind, data)
         if self._stalled is None:
-            self._listen()
+            self._taps.listen()
             if self.exit is not None:
                 self._drain()
 
@@ -212,13 +167,11 @@ class Held:
         self.spool.release(upto)
         self.resume()
 
-    def _close_output(self, kind: int) -> None:
-        descriptor = self._outputs.pop(kind)
-        self.house.loop.remove_reader(descriptor)
+    def _closed(self, kind: int, descriptor: int) -> None:
         if descriptor == self._stdin:  # a terminal has one descriptor for both
             self._forget_input()
         os.close(descriptor)
-        if not self._outputs and self.exit is not None:
+        if not self._taps.open and self.exit is not None:
             self._finish()
 
     # --- input ---
@@ -352,10 +305,8 @@ class Held:
 
     def _drain(self) -> None:
         """It has ended: take what is in its pipes; who else holds them gets a moment."""
-        for kind in list(self._outputs):
-            while self._on_readable(kind):
-                pass
-        if not self._outputs:
+        self._taps.take_all()
+        if not self._taps.open:
             self._finish()
         elif not self._over:
             self._later(DRAIN_SECONDS, self._let_go)
@@ -363,15 +314,12 @@ class Held:
     def _let_go(self) -> None:
         if self._stalled is not None or self._over:
             return  # what is in the pipe is not lost; `resume` comes back here
-        for kind in list(self._outputs):
-            for _ in range(16):
-                if not self._on_readable(kind):
-                    break
+        self._taps.take_all()
         if self._stalled is not None:
             return
-        self._left_open = bool(self._outputs)
-        for kind in list(self._outputs):
-            self._close_output(kind)
+        self._left_open = bool(self._taps.open)
+        for kind in list(self._taps.open):
+            self._taps.close(kind)
 
     def _finish(self) -> None:
         if self._over or self.exit is None:
