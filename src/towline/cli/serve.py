@@ -71,6 +71,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     from towline.node import Node, NodeConfig
     from towline.node.config import parse_share
     from towline.runtime.loops import new_event_loop
+    from towline.runtime.memory import keep_freed_memory
     from towline.trust.home import default_data_folder
 
     config = NodeConfig(
@@ -85,6 +86,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     )
     if not args.json and not args.quiet:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+    keep_freed_memory()
 
     async def serve() -> int:
         node = Node(config)

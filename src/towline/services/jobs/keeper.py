@@ -25,6 +25,7 @@ from towline.journal.spool import remove_spool
 from towline.protocol.codec import Header
 from towline.runtime.listener import raise_descriptor_limit
 from towline.runtime.loops import new_event_loop
+from towline.runtime.memory import keep_freed_memory
 from towline.services.jobs.held import Held
 from towline.services.jobs.link import SOCKET_NAME, VERSION, Link
 from towline.services.jobs.modes import Modes
@@ -244,6 +245,7 @@ def main(arguments: list[str]) -> int:
         return 1
     os.set_inheritable(ready, False)
     raise_descriptor_limit()
+    keep_freed_memory()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(keep(folder, ready))
     return 0
