@@ -55,6 +55,7 @@ def test_words_never_meet_a_shell_and_a_shell_line_does(place: Place) -> None:
 def test_what_cannot_be_run_says_why(place: Place, tmp_path: object) -> None:
     async def go() -> None:
         async with place.line() as line:
+            await line.run(["true"])  # the folder is there with the first one
             before = {each.name for each in place.jobs_folder.iterdir()}
             with pytest.raises(CommandNotFound, match="no command 'nosuch'"):
                 await line.run(["nosuch"])

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import base64
 import codecs
+import errno
 import os
 import select
 import signal
@@ -21,7 +22,11 @@ from towline.cli.output import Output
 if TYPE_CHECKING:
     from towline.client.jobs import Chunk, Ended, Job, Missing
 
-_SMALL = 4096  # what a pipe takes at once when poll(2) says that it takes something
+_SMALL = 4096  # what a terminal takes at once when poll(2) says that it takes something
+# RWF_NOWAIT (pwritev(2)) writes what can be written without waiting: to pipes and /dev/null, not to terminals and
+# most files. An old kernel, and another system than Linux, does not know it.
+_NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+_NO_NOWAIT = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ESPIPE})
 _READ = 64 * 1024
 
 
@@ -106,17 +111,34 @@ def _json_data(data: bytes, text: str | None) -> dict[str, object]:
 
 async def write(descriptor: int, data: bytes) -> None:
     """All of it; on a thread when it might block, so that the connection lives on. Raises BrokenPipeError."""
-    if len(data) <= _SMALL:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLOUT)
-        if poll.poll(0) == [(descriptor, select.POLLOUT)] and os.write(descriptor, data) == len(data):
-            return
-        # A part that was written here cannot be told from none at this size: pipes and terminals take it whole.
-    await asyncio.to_thread(_write_all, descriptor, data)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
+    try:
+        while view:
+            view = view[_write_nowait(descriptor, view) :]
+    except BlockingIOError:
+        pass  # a pipe that is full
+    except OSError as error:
+        if error.errno not in _NO_NOWAIT:
+            raise
+        if len(view) <= _SMALL and _takes_some(descriptor):  # a terminal, a file
+            view = view[os.write(descriptor, view) :]
+    if view:
+        await asyncio.to_thread(_write_all, descriptor, view)
+
+
+def _write_nowait(descriptor: int, view: memoryview) -> int:
+    if _NOWAIT is None:
+        raise OSError(errno.ENOSYS, "no RWF_NOWAIT")
+    return os.pwritev(descriptor, [view], -1, _NOWAIT)
+
+
+def _takes_some(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return poll.poll(0) == [(descriptor, select.POLLOUT)]
+
+
+def _write_all(descriptor: int, view: memoryview) -> None:
     while view:
         view = view[os.write(descriptor, view) :]
 
@@ -164,6 +186,9 @@ async def follow(
     job: Job, out: Output, printer: Printer, *, alias: str, from_: int = 1, stdin: bool = False, note: bool = False
 ) -> int:
     """Show everything until the job has ended; its exit status."""
+    from towline.runtime.memory import keep_freed_memory
+
+    keep_freed_memory()
     showing = asyncio.ensure_future(_show(job, printer, from_, note=note))
     feeding = asyncio.ensure_future(feed(job)) if stdin else None
     left = False

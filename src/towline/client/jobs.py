@@ -15,6 +15,7 @@ from towline.base.text import printable
 from towline.client.feeding import Feeding
 from towline.client.reach import Reach
 from towline.client.replay import Replay
+from towline.client.taking import Taking
 from towline.protocol.codec import Header
 from towline.protocol.table import Class
 from towline.runtime.channel import Channel, Message
@@ -90,8 +91,6 @@ class Job:
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.ended or self.state}>"
 
-    # --- output ---
-
     async def output(
         self,
         from_: int = 1,
@@ -132,21 +131,18 @@ class Job:
                     _detach(channel)
 
     async def _items(self, channel: Channel, acknowledge: bool) -> AsyncIterator[Chunk | Missing]:
-        taken, replay = 0, Replay()
-        while True:
-            message = channel.receive_nowait()
-            if message is None:
-                if taken and acknowledge:
-                    channel.send_nowait(b"", {"ack": taken})  # before we wait: somebody may wait for just this
-                    taken = 0
-                message = await channel.receive()
-            if message is None:
-                self._over(channel.trailer or {})
-                return
-            item = _item(message, replay)
-            if item is not None:
-                yield item
-                taken = item.seq if isinstance(item, Chunk) else item.to - 1
+        taking, replay = Taking(channel), Replay()
+        try:
+            while (message := await channel.receive()) is not None:
+                item = _item(message, replay)
+                if item is not None:
+                    yield item
+                    if acknowledge:
+                        seq = item.seq if isinstance(item, Chunk) else item.to - 1
+                        taking.took(seq, len(message.body))
+        finally:
+            taking.close()
+        self._over(channel.trailer or {})
 
     def _over(self, trailer: Header) -> None:
         match trailer:
@@ -357,7 +353,7 @@ async def _feed(job: Job, data: bytes) -> None:
 
 def _detach(channel: Channel) -> None:
     """Say goodbye, so that it is not taken for a lost connection."""
-    if not channel.closed and channel.stream.can_send:
+    if not channel.ended and channel.stream.can_send:
         try:
             channel.send_nowait(b"", {"detach": True})
         except TowlineError:

@@ -9,7 +9,8 @@ from towline.base.errors import BadMessage
 from towline.base.limits import KIB
 from towline.protocol.codec import Header
 from towline.runtime.channel import Channel, Message
-from towline.services.jobs.roster import Live, Roster
+from towline.services.jobs.live import Live
+from towline.services.jobs.roster import Roster
 
 UNWRITTEN = 512 * KIB  # bytes that may wait for the command to read them
 _PIECE = 256 * KIB

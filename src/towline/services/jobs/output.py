@@ -8,19 +8,23 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from towline.base.errors import Draining
-from towline.base.limits import KIB
+from towline.base.limits import KIB, MIB
 from towline.journal import Gap, Record
 from towline.journal.interface import Item
 from towline.journal.spool import SpoolReader
 from towline.protocol.codec import Header
 from towline.runtime.channel import Channel
 from towline.services.jobs.aftermath import CONTROL
+from towline.services.jobs.live import Attachment, Live
 from towline.services.jobs.messages import signal_name
-from towline.services.jobs.roster import Attachment, Live, Roster
+from towline.services.jobs.roster import Roster
 from towline.store.jobs import LOST, JobRow
 
 MESSAGE_BYTES = 256 * KIB
-NEAR_RECORDS = 4  # this few new records are in the page cache: read where we are, not on a thread
+# What was written so shortly before is in the page cache: it is read where we are. What is further back may have to
+# come from the disk: a thread reads it, and more of it at once, because a thread costs more than the copy.
+NEAR_RECORDS = 32
+FAR_BYTES = 1 * MIB
 
 
 class Wanted(NamedTuple):
@@ -99,8 +103,8 @@ async def _pump(channel: Channel, roster: Roster, row: JobRow, live: Live | None
 async def _read(reader: SpoolReader, live: Live | None) -> list[Item]:
     try:
         if live is not None and live.end - reader.seq <= NEAR_RECORDS:
-            return reader.read()
-        return await asyncio.to_thread(reader.read)
+            return reader.read() if live.over or live.end > reader.seq else []
+        return await asyncio.to_thread(reader.read, FAR_BYTES)
     except FileNotFoundError:
         return []  # forgotten meanwhile, or never begun
 

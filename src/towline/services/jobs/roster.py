@@ -19,6 +19,7 @@ from towline.protocol.codec import Header
 from towline.services.jobs import messages
 from towline.services.jobs.aftermath import ended, last_known
 from towline.services.jobs.keeping import Keeping
+from towline.services.jobs.live import Attachment, Live
 from towline.services.jobs.messages import Spec, signal_name
 from towline.store import Store
 from towline.store.jobs import JOB_ROWS, RUNNING, STARTING, JobRow
@@ -27,41 +28,6 @@ log = logging.getLogger("towline.jobs")
 SAVE_SECONDS = 0.05
 SWEEP_SECONDS = 600.0
 CROWDED = 0.75  # of the node's spool: from here on the oldest outputs that were read go first
-
-
-class Attachment:
-    """Somebody who reads a job's output. `acked`: what they need no more (None: they do not say)."""
-
-    __slots__ = ("acked", "detached", "person")
-
-    def __init__(self, person: str) -> None:
-        self.person = person
-        self.acked: int | None = None
-        self.detached = False
-
-
-class Live:
-    """A job that has not ended, as far as is known."""
-
-    def __init__(self, row: JobRow) -> None:
-        self.row = row
-        self.end = 1
-        self.bytes = 0
-        self.over = False
-        self.pulse = asyncio.Event()
-        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.attached: set[Attachment] = set()
-        self.inputs: dict[str, tuple[int, bool]] = {}  # writer -> (bytes that were taken, whether input has ended)
-        self.acked = 0
-        self.alone: asyncio.TimerHandle | None = None
-
-    def __repr__(self) -> str:
-        return f"<Live {self.row.id} end={self.end} over={self.over} attached={len(self.attached)}>"
-
-    def ring(self) -> None:
-        """Something has changed."""
-        pulse, self.pulse = self.pulse, asyncio.Event()
-        pulse.set()
 
 
 class Roster:
@@ -107,6 +73,7 @@ class Roster:
             self._sweeping.cancel()
         for live in self.live.values():
             self._disarm(live)
+            live.hush()
         self.keeping.close()
         while self._saving is not None:
             await asyncio.shield(self._saving)
@@ -257,10 +224,7 @@ class Roster:
     def release(self, live: Live) -> None:
         """Tell the keeper what all who look have got."""
         acks = [each.acked for each in live.attached if each.acked is not None]
-        acked = min(acks) if acks else live.acked
-        if acked > live.acked:
-            live.acked = acked
-            self.keeping.tell({"t": "release", "job": live.row.id, "upto": acked})
+        live.release(min(acks, default=0), self.keeping)
 
     def read_out(self, row: JobRow) -> None:
         """Somebody has everything, the end included."""

@@ -1,0 +1,64 @@
+"""A job that has not ended, as the node knows it, and who looks at it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from towline.services.jobs.keeping import Keeping
+from towline.store.jobs import JobRow
+
+RELEASE_SECONDS = 0.005  # between two words to the keeper about what is not needed any more
+
+
+class Attachment:
+    """Somebody who reads a job's output. `acked`: what they need no more (None: they do not say)."""
+
+    __slots__ = ("acked", "detached", "person")
+
+    def __init__(self, person: str) -> None:
+        self.person = person
+        self.acked: int | None = None
+        self.detached = False
+
+
+class Live:
+    """A job that has not ended, as far as is known."""
+
+    def __init__(self, row: JobRow) -> None:
+        self.row = row
+        self.end = 1
+        self.bytes = 0
+        self.over = False
+        self.pulse = asyncio.Event()
+        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.attached: set[Attachment] = set()
+        self.inputs: dict[str, tuple[int, bool]] = {}  # writer -> (bytes that were taken, whether input has ended)
+        self._acked = self._told = 0  # by all who look; and told to the keeper
+        self._telling: asyncio.TimerHandle | None = None  # until the keeper may be told more
+        self.alone: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Live {self.row.id} end={self.end} over={self.over} attached={len(self.attached)}>"
+
+    def ring(self) -> None:
+        """Something has changed."""
+        pulse, self.pulse = self.pulse, asyncio.Event()
+        pulse.set()
+
+    def release(self, upto: int, keeping: Keeping) -> None:
+        """All who look have got everything up to `upto`: the keeper is told, but not for each."""
+        self._acked = max(self._acked, upto)
+        if self._telling is None:
+            self._tell(keeping)
+
+    def hush(self) -> None:
+        """Tell the keeper nothing more."""
+        if self._telling is not None:
+            self._telling.cancel()
+
+    def _tell(self, keeping: Keeping) -> None:
+        self._telling = None
+        if self._acked > self._told and not self.over:
+            self._told = self._acked
+            keeping.tell({"t": "release", "job": self.row.id, "upto": self._told})
+            self._telling = asyncio.get_running_loop().call_later(RELEASE_SECONDS, self._tell, keeping)
