@@ -49,39 +49,27 @@ async def connect(host: str, port: int, context: ssl.SSLContext, receiver: Recei
         found = await loop.getaddrinfo(host or "localhost", port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:  # UnicodeError: a name that is none
         raise Unreachable(f"The name {printable(host, limit=200)!r} cannot be resolved: {_reason(error)}.") from error
+
+    def make() -> StreamTransport:
+        return StreamTransport(receiver, context, server_side=False)
+
     try:
-        sock = await (_only(found[0]) if len(found) == 1 else _quickest(found))
+        if len(found) == 1 and not any(found[0][4][2:]):  # nothing to race, and no scope (fe80::1%eth0) to keep
+            return (await loop.create_connection(make, *found[0][4][:2]))[1]
+        return await _quickest(found, make)
     except (OSError, RuntimeError) as error:  # RuntimeError: uvloop's way of saying some of them
         raise Unreachable(f"{where} cannot be reached: {_reason(error)}.") from error
-    try:
-        _, protocol = await loop.create_connection(
-            lambda: StreamTransport(receiver, context, server_side=False), sock=sock
-        )
-    except BaseException as error:
-        sock.close()
-        if isinstance(error, OSError):
-            raise Unreachable(f"{where} cannot be reached: {_reason(error)}.") from error
-        raise
-    return protocol
 
 
-async def _only(address: _AddressInfo) -> socket.socket:
-    """Most names, and all literal addresses, stand for one address: nothing to race. Raises OSError."""
-    family, kind, protocol, _, where = address
-    sock = socket.socket(family, kind, protocol)
+async def _quickest(found: Sequence[_AddressInfo], make: Callable[[], StreamTransport]) -> StreamTransport:
+    import aiohappyeyeballs
+
+    sock = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_ATTEMPT_DELAY)
     try:
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, where)
+        return (await asyncio.get_running_loop().create_connection(make, sock=sock))[1]
     except BaseException:
         sock.close()
         raise
-    return sock
-
-
-async def _quickest(found: Sequence[_AddressInfo]) -> socket.socket:
-    import aiohappyeyeballs
-
-    return await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_ATTEMPT_DELAY)
 
 
 async def listen(
