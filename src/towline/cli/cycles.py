@@ -6,6 +6,7 @@ What modules make stays: looking through it again and again is in vain, and took
 from __future__ import annotations
 
 import gc
+import sys
 
 _USUAL = gc.get_threshold()
 _SELDOM = 100_000  # new objects; loading a verb makes fewer that can be in a cycle
@@ -22,5 +23,6 @@ def as_usual() -> None:
 
 
 def never_again() -> None:
-    """The process ends, and its memory with it. Objects without cycles still end one by one, files flushed."""
-    gc.freeze()
+    """The process ends, and its memory with it. Objects outside of cycles still end one by one, files flushed."""
+    if not sys.warnoptions:  # whoever asked for warnings is to hear what was left open
+        gc.freeze()
