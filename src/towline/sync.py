@@ -82,8 +82,8 @@ class _Background:
             work.close()
             raise RuntimeError("a callback on the loop's thread cannot wait for the loop")
         call = _Call(work)
-        loop.call_soon_threadsafe(call.start, loop)
         try:
+            loop.call_soon_threadsafe(call.start, loop)
             call.over.acquire()
         except BaseException:
             loop.call_soon_threadsafe(call.cancel)
@@ -111,6 +111,8 @@ class _Call(Generic[_T]):
     def cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
+        else:
+            self._work.close()  # interrupted before `start` was on its way
 
     def outcome(self) -> _T:
         """Its result, once it is over. Raises what it raised, and concurrent.futures.CancelledError if it was
