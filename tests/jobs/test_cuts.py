@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from tests.jobs.kit import Place, alive, collect, gone, items
@@ -15,10 +16,12 @@ from tests.kit import TOW, environment, events, run, tow, until
 
 from towline.base.errors import JobLost, JobUnreachable
 from towline.client.jobs import Chunk
+from towline.client.line import Line
 from towline.lab.faults import FaultScript
+from towline.protocol.codec import Header
 from towline.store import Store
 
-MIB = 1024 * 1024
+KIB, MIB = 1024, 1024 * 1024
 # Prints pseudo-random lines on both streams by turns, a number before each; 16 MiB or so.
 NOISE = (
     "import sys,random\nr=random.Random(7)\n"
@@ -63,6 +66,34 @@ def test_input_is_exact_through_many_cuts(place: Place) -> None:
 
     with place.faulty(FaultScript(seed=5, cut_every=500_000, max_cuts=12)):
         run(go())
+
+
+def test_input_that_is_still_on_its_way_from_before_a_cut(place: Place, tmp_path: Path) -> None:
+    """The command takes bytes of the stream that was cut while the next one sends the same bytes again."""
+    data = random.Random(4).randbytes(900 * KIB)
+
+    async def one(line: Line, number: int) -> None:
+        os.mkfifo(tmp_path / str(number))
+        job = await line.start(["sh", "-c", f"read a < {tmp_path}/{number}; exec sha256sum"], stdin=True)
+        request: Header = {"service": "jobs", "op": "input", "job": job.id, "writer": job._feeding._writer}
+        before = (await line.connection()).open(request)
+        await before.accepted()
+        for start in range(0, 500 * KIB, 50 * KIB):
+            await before.send(data[start : start + 50 * KIB])
+        await line.jobs()  # by now the node has it, and the command has not
+        (tmp_path / str(number)).write_text("on\n")
+        await job.write(data)
+        await job.write_eof()
+        assert (await collect(job))["stdout"].split()[0].decode() == hashlib.sha256(data).hexdigest()
+        await job.close()
+        before.reset()
+
+    async def go() -> None:
+        async with place.line() as line:
+            for number in range(20):
+                await one(line, number)
+
+    run(go())
 
 
 def test_a_retried_start_starts_one_process(place: Place, tmp_path: object) -> None:

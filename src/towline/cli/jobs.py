@@ -57,6 +57,8 @@ def _columns(row: dict[str, Any]) -> tuple[str, ...]:
         state += f" {row.get('status')}"
     elif state == "killed":
         state += f" {row.get('signal')}"
+    elif row.get("full") is True:
+        state += ", output full"
     policy, after = row.get("on_disconnect") or ("keep", 0)
     alone = "" if row.get("state") != "running" else f"{policy} {format_duration(float(after))}"
     command = printable(shlex.join(map(str, row.get("argv", []))), limit=80)

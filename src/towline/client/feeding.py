@@ -114,7 +114,7 @@ class Feeding:
             self.over()
             return
         listening = asyncio.ensure_future(self._listen(channel))
-        sending = asyncio.ensure_future(self._send(channel))
+        sending = asyncio.ensure_future(self._send(channel, at if isinstance(at, int) else self._acked))
         try:
             await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
@@ -124,18 +124,22 @@ class Feeding:
             listening.cancel()
             sending.cancel()
 
-    async def _send(self, channel: Channel) -> None:
-        position, size = self._acked, None
+    async def _send(self, channel: Channel, expected: int) -> None:
+        """`expected`: where the node takes the next bytes to begin if nothing else is said."""
+        position, size = expected, None
         while True:
             bell = self._bell
             if self._size is not None and size != self._size:
                 size = self._size
                 await channel.send(b"", {"size": list(size)})
+            # The command may have taken meanwhile what an earlier stream had brought.
+            position = max(position, self._acked)
             offset = position - self._acked
             piece = bytes(self._pending[offset : offset + PIECE])
             if piece:
-                position += len(piece)
-                await channel.send(piece)
+                header: Header | None = {"at": position} if position != expected else None
+                position = expected = position + len(piece)
+                await channel.send(piece, header)
             elif self._ended:
                 channel.end()
                 return

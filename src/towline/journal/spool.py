@@ -36,7 +36,8 @@ class SpoolWriter:
     """The one writer of a folder, which is made. Blocking, for one thread.
 
     `max_bytes` on disk; when they are used up, `append` drops what was released and then, with `drop`, the oldest
-    segment; without it raises JournalFull.
+    segment; without it raises JournalFull. One record more is taken when all before it were released: whoever reads
+    gets on, also where others have used up what all may hold together.
     """
 
     def __init__(self, folder: str, max_bytes: int, *, drop: bool, clock: Callable[[], int] = time.time_ns) -> None:
@@ -90,7 +91,8 @@ class SpoolWriter:
     def _make_room(self, size: int, limit: int) -> None:
         while self.size + size > limit and self._drop_first():
             pass
-        if self.size + size > limit and not (self.drop or self.next_seq == 1):
+        unread = self.released < self.next_seq - 1
+        if self.size + size > limit and unread and not self.drop:
             raise JournalFull(f"The spool may hold {limit} bytes; {self.size + size} were needed.")
 
     def _drop_first(self) -> bool:

@@ -69,6 +69,10 @@ class Jobs:
             )  # fmt: skip
             return row, True
 
+    def is_known(self, person: str, request: str) -> bool:
+        """Whether that request was kept."""
+        return self._db.row("SELECT 1 FROM jobs WHERE person = ? AND request = ?", (person, request)) is not None
+
     def update(self, row: JobRow, *, durable: bool = False) -> None:
         """Keep what has changed: state, status, signal, reason, pid, ended, bytes, size."""
         with self._db.transaction(durable=durable):

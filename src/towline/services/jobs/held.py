@@ -70,7 +70,7 @@ class Held:
         self._spawn(spec)
         started = {"start": {"argv": spec["argv"], "time": time.time()}}
         try:
-            self.spool.append(CONTROL, json.dumps(started).encode(), always=True)
+            self.spool.release(self.spool.append(CONTROL, json.dumps(started).encode(), always=True))
         except OSError:
             self._undo()
             raise

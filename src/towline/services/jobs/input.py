@@ -44,6 +44,7 @@ async def _take(channel: Channel, roster: Roster, live: Live, writer: str, at: i
     async for message in channel.messages():
         if message.header and "size" in message.header:
             _resize(roster, live, message)
+        at = _position(message, at, live.inputs[writer][0])
         body = message.body
         for start in range(0, len(body), _PIECE):
             piece = body[start : start + _PIECE]
@@ -69,6 +70,18 @@ async def _acknowledge(channel: Channel, live: Live, writer: str, told: int) -> 
         if ended or live.over:
             return
         await pulse.wait()
+
+
+def _position(message: Message, at: int, taken: int) -> int:
+    """Where a message's bytes begin: behind the last ones, or, said with `at`, behind what the command has taken
+    meanwhile (of an earlier stream's bytes, which were still on their way)."""
+    match message.header:
+        case {"at": int(said)} if at <= said <= max(at, taken):
+            return said
+        case {"at": said}:
+            raise BadMessage(f"Input from {said} on was sent; {at} is next.")
+        case _:
+            return at
 
 
 def _resize(roster: Roster, live: Live, message: Message) -> None:

@@ -161,6 +161,8 @@ class Keeper:
             case "release" if held is not None:
                 held.release(int(fields["upto"]))
                 self._stir()
+            case "stalled":
+                return {}, json.dumps([held.id for held in self._jobs.values() if held.stalled]).encode()
             case "screen" if held is not None and held.modes is not None:
                 return _screen(held, held.modes)
             case "repaint" if held is not None:

@@ -95,6 +95,14 @@ class Keeping:
         finally:
             self._asked.pop(number, None)
 
+    async def stalled(self) -> frozenset[str]:
+        """The jobs whose commands wait for room in the spools."""
+        try:
+            _, body = await self.ask({"t": "stalled"})
+        except ConnectionLost:
+            return frozenset()  # no keeper, no jobs
+        return frozenset(json.loads(body or b"[]"))
+
     def tell(self, header: Header, body: bytes = b"") -> None:
         """Something that needs no answer; lost when there is no keeper."""
         if self._link is not None:

@@ -21,6 +21,7 @@ from towline.services.jobs.roster import Roster
 from towline.store.jobs import LOST, JobRow
 
 MESSAGE_BYTES = 256 * KIB
+FIRST_OUTPUT = 2  # the record before it says what was started; it is no loss when that went for room
 # What was written so shortly before is in the page cache: it is read where we are. What is further back may have to
 # come from the disk: a thread reads it, and more of it at once, because a thread costs more than the copy.
 NEAR_RECORDS = 32
@@ -77,7 +78,7 @@ async def _listen(channel: Channel, roster: Roster, live: Live | None, attachmen
 
 
 async def _pump(channel: Channel, roster: Roster, row: JobRow, live: Live | None, wanted: Wanted) -> Header:
-    reader = SpoolReader(roster.spool_folder(row.id), wanted.seq)
+    reader = SpoolReader(roster.spool_folder(row.id), max(wanted.seq, FIRST_OUTPUT))
     try:
         while True:
             over, pulse = live is None or live.over, live.pulse if live is not None else None

@@ -42,6 +42,7 @@ class Roster:
         self._todo: list[Callable[[], object]] = []
         self._saving: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
+        self._coming: list[tuple[str, bool]] = []  # (person, terminal) of starts that are not in `live` yet
         self._read_out: set[str] = set()  # finished jobs whose end somebody has
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -86,7 +87,13 @@ class Roster:
 
     async def start(self, person: str, spec: Spec) -> JobRow:
         """Start it, or find what the same request started before. Raises what keeps it from starting."""
-        self._check_limits(person, spec)
+        try:
+            await self._check_spool(person)
+            self._check_limits(person, spec)
+        except LimitExceeded:
+            if not await asyncio.to_thread(self._store.jobs.is_known, person, spec.request):
+                raise  # otherwise it has started already, and nobody heard of it
+        coming = (person, spec.size is not None)
         spool = min(int(spec.spool) or self.spool_per_job, self.spool_per_job)
         row = JobRow(
             id=short_id(os.urandom(5)), person=person, request=spec.request,
@@ -94,18 +101,23 @@ class Roster:
             terminal=spec.size is not None, on_disconnect=spec.on_disconnect, after=spec.after, state=STARTING,
             started=time.time(),
         )  # fmt: skip
-        row, new = await asyncio.to_thread(self._begin, row)
+        self._coming.append(coming)
+        try:
+            row, new = await asyncio.to_thread(self._begin, row)
+        finally:
+            self._coming.remove(coming)
         live = self.live.get(row.id)
         if live is not None:
             await asyncio.shield(live.started)
             return live.row
         if not new and (row.state != STARTING or self._was_begun(row)):
             return row
-        # Whoever asked may leave in the middle of it; the books are kept all the same.
-        return await asyncio.shield(self._start(row, spec, max(spool, messages.LEAST_SPOOL)))
-
-    async def _start(self, row: JobRow, spec: Spec, spool: int) -> JobRow:
         live = self.live[row.id] = Live(row)
+        # Whoever asked may leave in the middle of it; the books are kept all the same.
+        return await asyncio.shield(self._start(live, spec, max(spool, messages.LEAST_SPOOL)))
+
+    async def _start(self, live: Live, spec: Spec, spool: int) -> JobRow:
+        row = live.row
         live.started.add_done_callback(lambda started: started.cancelled() or started.exception())
         order = json.dumps(messages.order_for(row.id, spec, spool)).encode()
         try:
@@ -147,18 +159,17 @@ class Roster:
         return kept, new
 
     def _check_limits(self, person: str, spec: Spec) -> None:
-        mine = [live for live in self.live.values() if live.row.person == person]
-        if any(live.row.request == spec.request for live in mine):
-            return  # a retry
-        messages.RUNNING_PER_PERSON.check(len(mine) + 1)
+        mine = [live for live in self.live.values() if live.row.person == person and not live.over]
+        coming = [terminal for whose, terminal in self._coming if whose == person]
+        messages.RUNNING_PER_PERSON.check(len(mine) + len(coming) + 1)
         if spec.size is not None:
-            messages.TERMINALS_PER_PERSON.check(sum(live.row.terminal for live in mine) + 1)
+            messages.TERMINALS_PER_PERSON.check(sum(live.row.terminal for live in mine) + sum(coming) + 1)
 
-    async def check_spool(self, person: str) -> None:
+    async def _check_spool(self, person: str) -> None:
         """Raise LimitExceeded when the person's kept output is too much. Makes room first where that is possible."""
         if self.keeping.elsewhere > CROWDED * self.keeping.spool:
             await asyncio.to_thread(self._sweep)
-        limit = min(messages.SPOOL_PER_PERSON.value, self.keeping.spool)
+        limit = min(messages.SPOOL_PER_PERSON.value, self.keeping.spool // 2)
         if self.keeping.elsewhere > limit // 2:
             kept = await asyncio.to_thread(self._store.jobs.kept_bytes, person)
             if kept >= limit:

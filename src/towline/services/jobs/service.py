@@ -71,7 +71,6 @@ class JobsService:
         if not spec.request:
             raise BadMessage("The command has no request id.")
         check_grants(_grants(channel), spec)
-        await self._roster.check_spool(channel.person)
         row = await self._roster.start(channel.person, spec)
         channel.accept(_opening(row))
         if requests.flag(channel.header, "follow"):
@@ -111,9 +110,10 @@ class JobsService:
     async def _list(self, channel: Channel) -> None:
         everybody = _grants(channel).allows("admin") and requests.flag(channel.header, "all")
         rows = await self._roster.rows(None if everybody else channel.person)
+        stalled = await self._roster.keeping.stalled()
         channel.accept()
         for start in range(0, len(rows), _ROWS_AT_ONCE):
-            batch = [_listed(*each) for each in rows[start : start + _ROWS_AT_ONCE]]
+            batch = [_listed(*each) | {"full": each[0].id in stalled} for each in rows[start : start + _ROWS_AT_ONCE]]
             await channel.send(json.dumps(batch).encode())
 
     async def _forget(self, channel: Channel) -> None:

@@ -1,0 +1,124 @@
+"""What one person may have at a time, refused by name; and what all together may keep."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from tests.jobs.kit import Made, items
+from tests.kit import joined, run, serving, tow
+
+from towline.base.errors import LimitExceeded
+from towline.base.limits import Limit
+from towline.client.connect import connect
+from towline.client.jobs import Chunk, Job, Missing
+from towline.client.line import Line
+from towline.journal.spool import spool_size
+from towline.services.jobs import messages
+
+
+async def held(line: Line, **options: object) -> Job | LimitExceeded:
+    """A command that waits for its input; or why not."""
+    try:
+        return await line.start(["cat"], stdin=True, **options)  # type: ignore[arg-type]
+    except LimitExceeded as error:
+        return error
+
+
+async def started(line: Line, request: str) -> str:
+    """A command by its request's id."""
+    channel = (await line.connection()).open({"service": "jobs", "op": "start", "follow": False})
+    channel.send_nowait(messages.Spec(request=request, argv=["cat"], stdin=True).encode())
+    job = str((await channel.accepted())["job"])
+    channel.end()
+    return job
+
+
+async def read_all(job: Job, most: int) -> bytes:
+    """So many bytes of standard output, and what else came until then."""
+    said = {"stdout": b"", "stderr": b""}
+    async for item in job.output():
+        assert isinstance(item, Chunk), item
+        said[item.stream] += item.data
+        if len(said["stdout"]) >= most and said["stderr"]:
+            break
+    return said["stdout"] + said["stderr"]
+
+
+def test_commands_and_terminals_of_a_person_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "RUNNING_PER_PERSON", Limit("jobs_running", 4, "jobs", "a test"))
+    monkeypatch.setattr(messages, "TERMINALS_PER_PERSON", Limit("job_terminals", 2, "terminals", "a test"))
+
+    async def scenario() -> None:
+        async with serving(tmp_path / "node") as node:
+            home = await joined(node, tmp_path / "ann", can="run")
+            other = await joined(node, tmp_path / "bob", "bob", can="run")
+            async with connect("home", home=home) as line, connect("home", home=other) as theirs:
+                shells = await asyncio.gather(*(held(line, size=(24, 80)) for _ in range(5)))
+                assert sum(isinstance(each, Job) for each in shells) == 2  # also when all come at once
+                refused = next(each for each in shells if isinstance(each, LimitExceeded))
+                assert "Limit job_terminals is 2 terminals; 3 was asked for" in str(refused)
+                first = await started(line, "once")
+                jobs = await asyncio.gather(*(held(line) for _ in range(5)))
+                assert sum(isinstance(each, Job) for each in jobs) == 1
+                assert await started(line, "once") == first  # a retry of what has started is none too many
+                refused = next(each for each in jobs if isinstance(each, LimitExceeded))
+                assert "Limit jobs_running is 4 jobs; 5 was asked for" in str(refused)
+                mine = [each for each in [*shells, *jobs] if isinstance(each, Job)]
+                assert isinstance(await held(theirs), Job)  # each person on their own
+                await mine[-1].signal("KILL")
+                await mine[-1].wait()
+                assert isinstance(await held(line), Job)
+                for row in [*await line.jobs(), *await theirs.jobs()]:
+                    await (line if row["person"] == "ann" else theirs).job(str(row["job"])).signal("KILL")
+
+    run(scenario())
+
+
+def test_kept_output_of_a_person_is_counted(make_place: Made) -> None:
+    """Half of a node's spool at the most, in commands that have ended; reading or forgetting makes room."""
+    place = make_place("--spool", "4MiB", "--spool-per-job", "2MiB")
+    big = ("run", "home", "--detach", "--", "head", "-c", "1200000", "/dev/zero")
+    for _ in range(2):
+        job = tow(*big, home=place.home).stdout.strip()
+        tow("attach", "home", job, "--from", "1000000", home=place.home)  # waits for its end, reads nothing
+    said = tow(*big, home=place.home, expect=10).stderr
+    assert "Limit job_spool_person is 2097152 bytes" in said
+    assert "tow forget ALIAS JOB" in said
+    assert said.count("\n") == 1
+    tow("forget", "home", job, home=place.home)
+    tow(*big, home=place.home)
+
+
+def test_when_all_together_keep_too_much_commands_wait_and_readers_get_on(make_place: Made) -> None:
+    place = make_place("--spool", "4MiB", "--spool-per-job", "2MiB")
+
+    async def scenario() -> None:
+        async with place.line() as line:
+            script = "head -c 1500000 /dev/zero; echo done >&2; exec sleep 60"
+            waiting = [await line.start(["sh", "-c", script], detach=True) for _ in range(4)]
+
+            async def full() -> set[str]:
+                return {str(row["job"]) for row in await line.jobs() if row["full"]}
+
+            while len(await full()) < 2:  # 4 MiB have room for two, and for parts of a third
+                pass
+            assert sum(spool_size(str(place.jobs_folder / job.id)) for job in waiting) < 5_000_000  # of 6,000,000
+            assert "running, output full" in (await asyncio.to_thread(tow, "jobs", "home", home=place.home)).stdout
+            everything = b"".join(b"%d\n" % number for number in range(1, 500_001))
+            assert (await line.run(["seq", "500000"])).stdout == everything  # whoever reads gets on
+            dropping = await line.start(["seq", "500000"], overflow="drop-oldest", detach=True)
+            assert (await line.job(dropping.id).wait()).status == 0  # waits for nobody
+            found = await items(line.job(dropping.id))
+            assert isinstance(found[0], Missing)
+            for job in waiting:
+                assert await read_all(line.job(job.id), 1_500_000) == bytes(1_500_000) + b"done\n"
+            assert not await full()
+            folder = str(place.jobs_folder)
+            total = sum(spool_size(f"{folder}/{row['job']}") for row in await line.jobs())
+            assert total <= 4 * 1024 * 1024 + 256 * 1024
+            for job in waiting:
+                await job.signal("KILL")
+
+    run(scenario())
