@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from towline.services.files import rangelist
 from towline.services.files.names import is_partial
 from towline.services.files.part import Part, Pin
 
@@ -91,3 +92,47 @@ def test_small_files_are_whole_or_not_there(share: Path, lines: int) -> None:
     for file in share.rglob("*"):
         if file.is_file() and not is_partial(file.name):
             assert file.read_bytes() == bytes([int(file.name)]) * 5000
+
+
+UNFLUSHED = """
+import os, random, sys
+from towline.services.files.part import Part, Pin
+size = int(sys.argv[2]); content = random.Random(3).randbytes(size)
+part = Part.open(os.open(sys.argv[1], os.O_RDONLY), "file", owner="me", pin=Pin(size, 1, "x"))
+part.write(0, content[:4096])
+part.checkpoint()
+for at in range(4096, size - 4096, 16384):
+    part.write(at, content[at : min(at + 16384, size - 4096)])
+print(part.durable.to_list(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("same_boot", [True, False])
+def test_what_a_killed_writer_had_not_flushed_counts_until_the_machine_stops(
+    share: Path, monkeypatch: pytest.MonkeyPatch, same_boot: bool
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", UNFLUSHED, str(share), str(SIZE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"[[0, 4096]]\n"
+    process.kill()
+    process.communicate(timeout=30)
+    if not same_boot:
+        monkeypatch.setattr(rangelist, "_boot", lambda: "another")
+    folder = os.open(share, os.O_RDONLY)
+    part = Part.open(folder, "file", owner="me", pin=Pin(SIZE, 1, "x"))
+    assert part.durable.to_list() == [[0, 4096]]
+    assert part.ranges.contiguous() >= (SIZE - (1 << 20) if same_boot else 4096)
+    assert same_boot or part.ranges == part.durable
+    for a, b in part.ranges:
+        assert os.pread(part.fd, b - a, a) == CONTENT[a:b]
+    part.invalidate([(0, SIZE)])
+    part.close()
+    again = Part.open(folder, "file", owner="me", pin=Pin(SIZE, 1, "x"))
+    assert not again.ranges, "what was taken back came back with the note"
+    again.close()
+    os.close(folder)

@@ -72,9 +72,9 @@ def last_state(part: Part, listed: bytes) -> Ranges:
     fd = os.open(name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, dir_fd=part._folder)
     os.write(fd, listed)
     os.close(fd)
-    ranges, why = RangeList(part._folder, name).load(PIN)
-    assert ranges is not None or "damaged" in why
-    return ranges or Ranges()
+    listed = RangeList(part._folder, name).load(PIN)
+    assert listed.durable is not None or "damaged" in listed.why
+    return listed.durable or Ranges()
 
 
 def test_a_list_that_claims_more_than_the_file_holds_begins_anew(folder: int, share: Path) -> None:

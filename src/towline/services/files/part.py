@@ -1,7 +1,7 @@
 """An unfinished file beside its target: the data so far, and the durable list of the ranges in it.
 
     .towline-<id>.part     the bytes, at their places, readable for its owner only
-    .towline-<id>.ranges   what of them is durably there (see `rangelist`)
+    .towline-<id>.ranges   what of them is durably there, and what is written (see `rangelist`)
 
 `<id>` stands for the target's name and an owner key, so that two people never write into one part. The part gets the
 final name when all is there, verified by the caller, and synced; never before. It is deleted by an explicit order
@@ -14,9 +14,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-
-from blake3 import blake3
+from contextlib import contextmanager, suppress
 
 from towline.base.errors import (
     BadMessage,
@@ -29,13 +27,13 @@ from towline.base.errors import (
     TowlineError,
     VerificationFailed,
 )
-from towline.base.ids import encode
+from towline.base.limits import MIB
 from towline.base.oserrors import disk_error, oserrors
 from towline.base.quantity import format_size
 from towline.services.files.disk import PERMISSIONS, lstat_at
 from towline.services.files.lockedpart import open_locked, unlock
-from towline.services.files.names import RESERVED, quoted, sort_key
-from towline.services.files.rangelist import Pin, RangeList
+from towline.services.files.names import part_name, quoted
+from towline.services.files.rangelist import Listed, Pin, RangeList
 from towline.services.files.ranges import LARGEST_FILE, RANGES, Ranges
 from towline.services.files.small import SmallFile, SmallFiles, publish_small
 from towline.services.files.sweep import EXPIRY_NS, sweep
@@ -44,14 +42,8 @@ from towline.services.files.tree import put_in_place
 __all__ = ["EXPIRY_NS", "Part", "Pin", "SmallFile", "SmallFiles", "part_name", "publish_small", "sweep"]
 
 
-def part_name(name: str, owner: str) -> str:
-    """What the part of `name` by `owner` is called, without its suffix."""
-    text = b"%d:%s:%s" % (len(owner), sort_key(owner), sort_key(name))
-    key = blake3(text, derive_key_context="towline v1: name of an unfinished file").digest(16)
-    return RESERVED + encode(key)
-
-
 _ZEROS = memoryview(bytes(1 << 20))
+_NOTE_EVERY = 1 * MIB  # so much is sent again when the receiver is killed; a note costs about 20 µs
 
 
 class Part:
@@ -71,6 +63,7 @@ class Part:
         self._durable = Ranges()
         self._ever = Ranges()  # where anything other than a hole may be
         self._turn = threading.Condition()  # guards everything below and the ranges
+        self._unnoted = 0  # bytes
         self._inside = 0
         self._exclusive = False  # an end is at work
         self._ended: Callable[[], TowlineError] | None = None
@@ -106,7 +99,7 @@ class Part:
 
     @property
     def ranges(self) -> Ranges:
-        """What is there (a copy). Right after `open`: what is durably there."""
+        """What is there (a copy)."""
         with self._turn:
             return self._there.copy()
 
@@ -152,6 +145,10 @@ class Part:
                 if at > offset:
                     self._there.add(offset, at)
                     self._ever.add(offset, at)
+                self._unnoted += at - offset
+                due = self._unnoted >= _NOTE_EVERY
+            if due:
+                self._note()
             self._leave()
 
     def write_zeros(self, offset: int, length: int) -> None:
@@ -258,10 +255,11 @@ class Part:
     def _load(self, fresh: str | None) -> None:
         """Take over what an earlier part holds durably, or begin anew. `fresh`: the file is new, and why ("")."""
         size = os.fstat(self._fd).st_size
-        ranges, why = (None, fresh) if fresh is not None else self._list.load(self.pin)
-        if ranges is not None and ranges.end > (size if self.pin.size < 0 else min(size, self.pin.size)):
-            ranges, why = None, "its partial file is shorter than the list of what is durably there"
-        if ranges is None:
+        room = size if self.pin.size < 0 else min(size, self.pin.size)
+        durable, written, why = Listed(None, why=fresh) if fresh is not None else self._list.load(self.pin)
+        if durable is not None and durable.end > room:
+            durable, why = None, "its partial file is shorter than the list of what is durably there"
+        if durable is None:
             self.restarted_because = why or ("it has no list of what is durably there" if size else None)
             # The list goes first and durably: it must never speak about bytes that are being written anew.
             if self._list.remove():
@@ -269,13 +267,28 @@ class Part:
             os.ftruncate(self._fd, 0)
             self._list.prepare()
             return
-        self._there = ranges
-        self._durable = ranges.copy()
+        if written is None or written.end > room:
+            written = durable
+        self._there = written.copy()
+        self._durable = durable
         self._ever.add(0, size)
         try:
-            self._list.write(self.pin, ranges)
+            self._list.write(self.pin, durable)
+            if written != durable:
+                self._list.note(self.pin, written)
         except OSError:
             pass  # no room for a fresh list: the old one holds
+
+    def _note(self) -> None:
+        """Leave word of what is written, for whoever goes on when this process is killed. It is no loss if not."""
+        if not self._sync.acquire(blocking=False):
+            return  # a checkpoint is at work, which says it better
+        with self._turn:
+            self._unnoted = 0
+            now = self._there.copy()
+        with suppress(OSError):
+            self._list.note(self.pin, now)
+        self._sync.release()
 
     def _make_durable(self, fd: int) -> Ranges:
         with self._turn:
@@ -288,6 +301,8 @@ class Part:
             # The kernel may have dropped the dirty pages and will not say so again (fsync(2), EIO).
             with self._turn:
                 self._there = self._durable.copy()
+            with suppress(OSError):
+                self._list.take_back()
             raise
         self._list.write(self.pin, now)
         with self._turn:
