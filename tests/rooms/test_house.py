@@ -67,11 +67,11 @@ def test_idle_rooms_are_closed_when_many_are_open_and_open_again(
         async with opened(tmp_path) as house:
             for number in range(12):
                 room = await house.find(f"room{number}", "ann", CHAT, create=True)
-                assert await (await room.append(b'{"id":"","kind":"notice","from":"ann","text":"x"}')) == 1
+                assert await room.append(b'{"id":"","kind":"notice","from":"ann","text":"x"}') == 1
                 room.used_at -= 10
             assert len(house._rooms) <= 5
             found = await asyncio.gather(*(house.find("room0", "ann", CHAT) for _ in range(10)))
             assert len(set(map(id, found))) == 1
-            assert await (await found[0].append(b'{"id":"","kind":"notice","from":"ann","text":"y"}')) == 2
+            assert await found[0].append(b'{"id":"","kind":"notice","from":"ann","text":"y"}') == 2
 
     run(work())

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Self
 
 from towline.base.limits import KIB
@@ -31,7 +32,7 @@ class FileLog:
         self._pulse = asyncio.Event()
         self._stirred = False
         self._order = asyncio.Lock()
-        self._waiting: deque[tuple[Ticket, asyncio.Future[int]]] = deque()
+        self._waiting: deque[tuple[Ticket, Callable[[Ticket], None]]] = deque()
         self._unsubscribe = journal.subscribe(self._stir)
 
     def __repr__(self) -> str:
@@ -68,21 +69,36 @@ class FileLog:
         if not self.journal.options.durable:
             async with self._order:  # first come, first numbered: threads alone would not keep to it
                 return (await asyncio.to_thread(lambda: self.journal.append(kind, payload, id=id))).seq
+        await self.wait_room()
+        return await self.submit(kind, payload, id=id)
+
+    async def wait_room(self) -> None:
+        """Until `submit` and `post` block nobody."""
         while not self.journal.has_room() and not self.journal.closed:
             await self._next_pulse()
-        return await self.submit(kind, payload, id=id)
 
     def submit(self, kind: int, payload: bytes, *, id: bytes = b"") -> asyncio.Future[int]:  # noqa: A002
         """Like `append`, numbered at once; for pipelining. Blocks the loop when too much is pending (`has_room`)."""
         future: asyncio.Future[int] = self._loop.create_future()
+        self.post(kind, payload, partial(_resolve, future), id=id)
+        return future
+
+    def post(
+        self,
+        kind: int,
+        payload: bytes,
+        settled: Callable[[Ticket], None],
+        *,
+        id: bytes = b"",  # noqa: A002
+    ) -> None:
+        """The same for those who append much: `settled(ticket)` is called, in order, once it is kept or failed."""
         ticket = self.journal.append(kind, payload, id=id)
         if ticket.done():
-            _resolve(ticket, future)
+            settled(ticket)
         else:
-            self._waiting.append((ticket, future))
+            self._waiting.append((ticket, settled))
             if ticket.done():  # committed in between: its wake-up may have come before the line above
                 self._stir()
-        return future
 
     async def read(
         self, from_: Cursor, *, limit_bytes: int = READ_BYTES, limit_records: int = READ_RECORDS
@@ -139,13 +155,15 @@ class FileLog:
 
     def _wake(self) -> None:
         self._stirred = False
-        while self._waiting and self._waiting[0][0].done():
-            _resolve(*self._waiting.popleft())
+        waiting = self._waiting
+        while waiting and waiting[0][0].batch.done:
+            ticket, settled = waiting.popleft()
+            settled(ticket)
         pulse, self._pulse = self._pulse, asyncio.Event()
         pulse.set()
 
 
-def _resolve(ticket: Ticket, future: asyncio.Future[int]) -> None:
+def _resolve(future: asyncio.Future[int], ticket: Ticket) -> None:
     if future.done():  # whoever waited was cancelled
         return
     error = ticket.batch.failure(ticket.seq)

@@ -320,6 +320,8 @@ class Journal:
     def cursor(self, seq: int) -> Cursor:
         """The position of a seq, whichever epoch it belongs to."""
         epochs = self._segments.catalogue.epochs
+        if seq >= epochs[-1][1]:
+            return Cursor(epochs[-1][0], seq)
         epoch = next((epoch for epoch, first in reversed(epochs) if first <= seq), epochs[0][0])
         return Cursor(epoch, seq)
 

@@ -260,7 +260,7 @@ class House:
         if room.name == LOBBY and row.private:
             raise UsageError("The lobby is for everybody.")
         if topic is not None:
-            await (await room.append(note_payload("topic", person, topic)))
+            await room.append(note_payload("topic", person, topic))
         await asyncio.to_thread(self._store.rooms.describe, room.name, topic=row.topic, private=row.private)
         if row.private and not room.row.private:
             await self.invite(room, person, by_admin=False)
@@ -292,13 +292,13 @@ class House:
         room.mutes[person] = mute
         muted = until > time.time()
         text = f"{person} was muted by {admin}." if muted else f"{person} may write again."
-        await (await room.append(note_payload("notice", admin, text)))
+        await room.append(note_payload("notice", admin, text))
         await self.audit(admin, "mute" if muted else "unmute", room.name, person)
 
     async def remove(self, room: Room, seq: int, admin: str) -> int:
         """Remove a message. Raises NotFound."""
         await room.record(seq)
-        number = await (await room.append(note_payload("delete", admin, "", ref=seq)))
+        number = await room.append(note_payload("delete", admin, "", ref=seq))
         await self.removed(room, seq)
         await self.audit(admin, "remove", room.name, f"message {seq}")
         return number

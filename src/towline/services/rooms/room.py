@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from towline.base.errors import (
     BadMessage,
@@ -21,7 +21,7 @@ from towline.base.frozen import replace
 from towline.base.quantity import format_duration
 from towline.journal import START, Cursor, Record, Retention
 from towline.journal.aio import FileLog
-from towline.journal.batch import Options
+from towline.journal.batch import Options, Ticket
 from towline.services.rooms.fanout import Fanout, Follower
 from towline.services.rooms.limits import ROOM_KEPT
 from towline.services.rooms.messages import RECORD_KIND, SAID, Fields, Post, fields_of
@@ -76,30 +76,30 @@ class Room:
 
     # --- saying ---
 
-    async def post(self, post: Post, person: str, *, moderates: bool) -> asyncio.Future[int]:
-        """Number a message and put it on its way; the future is its seq, once it is on the disk.
+    async def post(
+        self, post: Post, person: str, owner: bytes, settled: Callable[[Ticket], None], *, moderates: bool
+    ) -> None:
+        """Number a message and put it on its way; `settled` is called once it is on the disk, or cannot be kept.
 
         Raises Muted, NoGrant, NotFound, IdReused, JournalFull, NoSpace, DiskError.
         """
         self.check_mute(person)
         if post.kind not in SAID:
             await self._check_reference(post, person, moderates=moderates)
-        future = await self.append(post.payload(person), post.key(person))
-        if post.kind == "delete":
-            future = asyncio.ensure_future(self._removing(future, post.ref))
-        return future
+        if not (self._open.is_set() and self.log.journal.has_room()):
+            await self._wait_room()
+        self.log.post(RECORD_KIND, post.payload(person), settled, id=post.key(owner))
 
-    async def append(self, payload: bytes, key: bytes = b"") -> asyncio.Future[int]:
-        """The same for what is checked already."""
-        await self._open.wait()
-        if not self.log.journal.has_room():
-            return asyncio.ensure_future(self.log.append(RECORD_KIND, payload, id=key))
-        return self.log.submit(RECORD_KIND, payload, id=key)
+    async def append(self, payload: bytes) -> int:
+        """Keep a record of the node's own; its seq."""
+        await self._wait_room()
+        return await self.log.submit(RECORD_KIND, payload)
 
-    async def _removing(self, kept: asyncio.Future[int], seq: int) -> int:
-        number = await kept
-        self.hide(seq)
-        return number
+    async def _wait_room(self) -> None:
+        """Until the log takes more; it may be exchanged meanwhile."""
+        while not (self._open.is_set() and self.log.journal.has_room()):
+            await self._open.wait()
+            await self.log.wait_room()
 
     def wrote(self, error: TowlineError | None) -> None:
         """How the last write went: said once in the node's log when the disk refuses, and when it takes again."""
