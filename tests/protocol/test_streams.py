@@ -581,3 +581,23 @@ def test_a_repr_shows_the_state() -> None:
     talk = node_talk().hears(opening())
     assert repr(talk.session) == "<Session node open streams=1 rtt=20.0 ms>"
     assert repr(talk.stream) == "<Stream 1 chat OPEN queued=0 credit=262144>"
+
+
+def test_what_need_not_wait_goes_out_at_once_and_overtakes_nothing() -> None:
+    client, node = opened_pair(node_limits=SMALL)
+    stream = client.open({"service": "rooms"})
+    assert client.at_once(stream, b"one") is None  # the OPEN has not gone yet
+    node.receive(taken(client), 1.0)
+    said = b""
+    while (frame := client.at_once(stream, b"x" * 1000)) is not None:
+        said += frame
+    assert len(said) == 8 * 1012 <= SMALL.stream_window < 9 * 1012
+    client.send(stream, b"waits")
+    told = node.receive(said + taken(client), 1.0)
+    assert [event.body for event in told if isinstance(event, ev.DataReceived)] == [b"x" * 1000] * 8 + [b"waits"]
+    other = client.open({"service": "rooms"})
+    taken(client)
+    client.send(other, b"first")
+    assert client.at_once(other, b"second") is None
+    client.connection_lost(ConnectionLost(), 2.0)
+    assert client.at_once(stream, b"late") is None

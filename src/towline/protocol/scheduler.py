@@ -75,6 +75,17 @@ class Scheduler:
         for stream in starved:
             self.ready(stream)
 
+    def may_overtake_none(self, stream: Stream, size: int) -> bool:
+        """Whether `size` bytes of DATA may go out now without passing anything by, within the credit; spent if so."""
+        window = stream.send_window
+        if self.pending or self._starved or stream.has_output:
+            return False
+        if size > min(window.available, self.window.available, self._quantum):
+            return False
+        window.available -= size
+        self.window.available -= size
+        return True
+
     def take(self, limit: int) -> tuple[list[Buffer], list[Stream]]:
         """Buffers to write, about `limit` bytes (never cut inside a frame), and the streams whose driver is to hear
         of it: somebody waits for room there, or it is over."""

@@ -28,7 +28,7 @@ from towline.protocol.records import Hello, Limits, Proof, Welcome, fault_from_h
 from towline.protocol.scheduler import Scheduler
 from towline.protocol.stream import Stream
 from towline.protocol.streams import Streams
-from towline.protocol.table import ALLOWED, TRANSITIONS, Class, Kind, Role, State
+from towline.protocol.table import ALLOWED, PREFIX_SIZE, TRANSITIONS, Class, Kind, Role, State
 from towline.protocol.timers import Pace, Timer, Timers
 
 _DATA = int(Kind.DATA)
@@ -195,6 +195,14 @@ class Session:
         if self.state is not State.OPEN:
             self._require_open()
         self._streams.send(stream, body, header)
+
+    def at_once(self, stream: Stream, body: Buffer) -> bytes | None:
+        """The bytes of one message that need not wait for anything; None: `send` it."""
+        if self.state is not State.OPEN or not stream.can_send:
+            return None
+        if not self._scheduler.may_overtake_none(stream, PREFIX_SIZE + len(body)):
+            return None
+        return stream.whole_frame(body)
 
     def end(self, stream: Stream, trailer: Header | None = None) -> None:
         """Half-close: no more messages from here once the queued ones are out. Raises as `send`."""

@@ -105,6 +105,10 @@ class Stream:
             self._queue.append((header, memoryview(body)))
         self.queued += len(header) + size
 
+    def whole_frame(self, body: Buffer) -> bytes:
+        """One message without a header as a frame that is not queued."""
+        return _pack_prefix(_DATA, 0, 0, len(body), self.id) + body
+
     def queue_end(self, trailer: bytes) -> None:
         """Queue the END; `trailer` is encoded."""
         self._end = trailer

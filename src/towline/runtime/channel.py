@@ -132,6 +132,14 @@ class Channel:
         self.connection.session.send(self.stream, body, header)
         self.connection.flush_soon()
 
+    def send_at_once(self, body: Buffer) -> None:
+        """`send_nowait`, without the turn of the loop that lets messages leave together: for one that thousands get,
+        each over a connection of their own."""
+        if self._error is not None:
+            raise self._error
+        if not self.connection.send_at_once(self.stream, body):
+            self.send_nowait(body)
+
     async def send(self, body: Buffer = b"", header: Header | None = None) -> None:
         """Queue one message, then wait while too much is queued. Raises as `send_nowait`; the peer's RESET too."""
         self.send_nowait(body, header)

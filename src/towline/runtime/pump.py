@@ -15,6 +15,7 @@ from towline.protocol import events as ev
 from towline.protocol.codec import Buffer, Header
 from towline.protocol.events import Event
 from towline.protocol.session import Session
+from towline.protocol.stream import Stream
 from towline.protocol.table import Class, State
 from towline.runtime import watching
 from towline.runtime.channel import Channel
@@ -136,6 +137,23 @@ class Connection:
         if not self._flush_due:
             self._flush_due = True
             self.loop.call_soon(self.flush)
+
+    def send_at_once(self, stream: Stream, body: Buffer) -> bool:
+        """Give the transport a message that nothing stands before; False: it must be queued."""
+        transport = self.transport
+        if self._closed or transport is None or transport.backlog >= WRITE_HIGH:
+            return False
+        frame = self.session.at_once(stream, body)
+        if frame is None:
+            return False
+        try:
+            if watching.watcher is not None:
+                watching.watcher.on_bytes(self, True, (frame,))
+            transport.write((frame,))
+        except Exception:
+            log.exception(_BUG, self.peer.address)
+            self.abort()
+        return True
 
     def release(self, channel: Channel) -> None:
         """The handler of a peer's stream has ended."""

@@ -122,6 +122,8 @@ class Fanout:
     def publish(self) -> None:
         """Give what is new to all who are live."""
         self._stirred = False
+        if not self._live:
+            self._end = self.log.end
         while self._end != self.log.end:
             batch = self._batch_from_memory(self._end)
             if batch is None:  # so much at once that memory does not hold it: everybody reads
@@ -138,7 +140,7 @@ class Fanout:
     @staticmethod
     def _offer(follower: Follower, body: bytes) -> bool:
         try:
-            follower.channel.send_nowait(body)
+            follower.channel.send_at_once(body)
         except TowlineError:
             return False  # its own task hears of that, too
         return True
