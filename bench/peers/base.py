@@ -66,13 +66,17 @@ class Helper:
 
     def ask(self, **question: Any) -> dict[str, Any]:
         """Send a question and wait for the answer. Raises Failed."""
+        self.send(**question)
+        return self.answer()
+
+    def send(self, **question: Any) -> None:
+        """Send a question; `answer` waits. Raises Failed."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(question).encode() + b"\n")
             self.process.stdin.flush()
         except OSError as error:
             raise Failed(f"the helper has ended ({error})") from error
-        return self.answer()
 
     def answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None

@@ -52,7 +52,9 @@ class Towline(Peer):
         line = self.serving.stdout.readline()
         if not line:
             raise Failed("the node did not start")
-        return str(json.loads(line)["address"])
+        said = json.loads(line)
+        self.unix = str(said.get("unix", ""))
+        return str(said["address"])
 
     def _invite(self, name: str) -> bytes:
         for grants in GRANTS:

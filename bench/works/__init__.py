@@ -6,4 +6,4 @@ In: a bench. Out: rows, by `bench.measure`. A work names what is not there and g
 from __future__ import annotations
 
 # In the order in which they run and are shown.
-NAMES = ("files", "limit", "messages", "run", "rooms", "idle", "fair", "cuts", "start", "scale")
+NAMES = ("files", "limit", "messages", "run", "rooms", "crowd", "idle", "fair", "cuts", "start", "scale")

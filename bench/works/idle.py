@@ -75,12 +75,7 @@ def _sshd(bench: Bench, ssh: OpenSSH) -> Sample:
 
 
 def _bare(bench: Bench, loop: str, count: int) -> Sample:
-    folder = bench.fresh("peers", "bare")
-    certificate, key = os.path.join(folder, "certificate.pem"), os.path.join(folder, "key.pem")
-    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-            "-subj", "/CN=peer", "-keyout", key, "-out", certificate]  # fmt: skip
-    bench.processes.run(argv)
-    server = Helper(bench, "bench.peers.bare", "serve", loop, certificate, key)
+    server = Helper(bench, "bench.peers.bare", "serve", loop, *certificate(bench, "bare"))
     port = server.answer()["port"]
     client = Helper(bench, "bench.peers.bare", "client", str(port))
     try:
@@ -91,3 +86,13 @@ def _bare(bench: Bench, loop: str, count: int) -> Sample:
     finally:
         client.close()
         server.close()
+
+
+def certificate(bench: Bench, name: str) -> tuple[str, str]:
+    """A certificate that nobody checks, and its key: where they are."""
+    folder = bench.fresh("peers", name)
+    path, key = os.path.join(folder, "certificate.pem"), os.path.join(folder, "key.pem")
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+            "-subj", "/CN=peer", "-keyout", key, "-out", path]  # fmt: skip
+    bench.processes.run(argv)
+    return path, key
