@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -120,6 +121,22 @@ def test_run_passes_streams_input_and_status(place: Place) -> None:
     assert (done.stdout, done.stderr) == ("in put\n", "err\n")
     assert tow("run", "home", "--", "nosuch", home=place.home, expect=127).stderr.count("\n") == 1
     assert tow("run", "home", "--", "/etc/passwd", home=place.home, expect=126).stderr.count("\n") == 1
+
+
+def test_standard_streams_that_are_closed_or_full(place: Place) -> None:
+    line = f"{shlex.join([*TOW, 'run', 'home', '--', 'sh', '-c', 'cat; echo got'])}"
+
+    def said(redirected: str) -> tuple[int, str]:
+        words = ["sh", "-c", f"{line} {redirected}"]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment(place.home), timeout=DEADLINE)
+        return done.returncode, done.stdout + done.stderr
+
+    assert said("<&-") == (0, "got\n")
+    assert said("<&- >&-") == (0, "")
+    status, words = said("</dev/null >/dev/full")
+    assert status == 1
+    assert "The output cannot be written: No space left on device. The job" in words
+    assert words.count("\n") == 1
 
 
 def test_an_old_encoding_survives_chunk_boundaries(place: Place) -> None:

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from towline.base.errors import Exit, UsageError
+from towline.base.errors import DiskError, Exit, UsageError
 from towline.base.text import printable
-from towline.cli.output import Output
+from towline.cli.output import Output, shown
 
 if TYPE_CHECKING:
     from towline.client.jobs import Chunk, Ended, Job, Missing
@@ -110,8 +110,15 @@ def _json_data(data: bytes, text: str | None) -> dict[str, object]:
 
 
 async def write(descriptor: int, data: bytes) -> None:
-    """All of it; on a thread when it might block, so that the connection lives on. Raises BrokenPipeError."""
-    view = memoryview(data)
+    """All of it; on a thread when it might block, so that the connection lives on.
+
+    Raises BrokenPipeError (nobody reads any more), DiskError.
+    """
+    with shown():
+        await _write(descriptor, memoryview(data))
+
+
+async def _write(descriptor: int, view: memoryview) -> None:
     try:
         while view:
             view = view[_write_nowait(descriptor, view) :]
@@ -156,9 +163,16 @@ async def feed(job: Job) -> None:
     """Standard input to the job, to its end."""
     from towline.runtime.threads import in_thread
 
-    while data := await in_thread(os.read, 0, _READ):
+    while data := await in_thread(_read):
         await job.write(data)
     await job.write_eof()
+
+
+def _read() -> bytes:
+    try:
+        return os.read(0, _READ)
+    except OSError as error:
+        raise DiskError(f"Standard input cannot be read: {error.strerror}.") from error
 
 
 def on_interrupt(job: Job, out: Output, alias: str, leave: Callable[[], object]) -> None:
@@ -192,16 +206,29 @@ async def follow(
     showing = asyncio.ensure_future(_show(job, printer, from_, note=note))
     feeding = asyncio.ensure_future(feed(job)) if stdin else None
     left = False
+    unread: list[DiskError] = []  # why there is no more input
 
     def leave() -> None:
         nonlocal left
         left = True
         showing.cancel()
 
+    def fed(done: asyncio.Task[None]) -> None:
+        error = None if done.cancelled() else done.exception()
+        if isinstance(error, DiskError):  # what is wrong with the line, the output tells
+            unread.append(error)
+            showing.cancel()
+
+    if feeding is not None:
+        feeding.add_done_callback(fed)
     on_interrupt(job, out, alias, leave)
     try:
         await showing
+    except DiskError as error:
+        raise DiskError(f"{error.sentence} {_goes_on(job)}") from error
     except asyncio.CancelledError:
+        if unread:
+            raise DiskError(f"{unread[0].sentence} {_goes_on(job)}") from unread[0]
         if not left:
             raise
         out.event("detached", job=job.id)
@@ -213,6 +240,10 @@ async def follow(
     assert job.ended is not None
     tell_end(job.id, job.ended, out)
     return job.ended.exit_status
+
+
+def _goes_on(job: Job) -> str:
+    return f"The job {job.id} goes on: tow attach goes on with it."
 
 
 async def _show(job: Job, printer: Printer, from_: int, *, note: bool) -> None:

@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run `tow` with `argv` and return the exit status. Without `argv` the process is ours, from start to end."""
     if argv is not None:
         return _main(argv)
+    _stand_in()
     cycles.seldom()
     try:
         return _main(sys.argv[1:])
@@ -81,7 +82,7 @@ def _main(arguments: list[str]) -> int:
 
 
 def _run_verb(verb: str, arguments: list[str]) -> int:
-    from towline.cli.output import Output, parser_for
+    from towline.cli.output import Output, parser_for, shown
 
     module = import_module(f"towline.cli.{VERBS[verb][0]}")
     parser = parser_for(verb, module.__doc__ or "", VERBS[verb][1])
@@ -94,13 +95,14 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
     try:
         with _tap():
             status = int(module.run(args, out))
-        sys.stdout.flush()
+        with shown():
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return _fail(out, verb, Interrupted())
     except TowlineError as error:
         return _fail(out, verb, error)
     except BrokenPipeError:  # the reader of our output left, as `head` does; nothing more to say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return 128 + 13
     except Exception as error:  # the last line of defence: a sentence, not a traceback
         if os.environ.get("TOWLINE_DEBUG"):
@@ -123,8 +125,28 @@ def _tap() -> AbstractContextManager[None]:
 
 
 def _fail(out: Output, verb: str, error: TowlineError) -> int:
-    out.error(error, verb=verb)
+    try:
+        out.error(error, verb=verb)
+    except (TowlineError, OSError):  # --json, and the output cannot be written
+        print(f"tow {verb}: {error.sentence}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _give_up_stdout()
     return error.exit_status
+
+
+def _give_up_stdout() -> None:
+    """What is still in its buffer goes nowhere, without another complaint at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _stand_in() -> None:
+    """For standard streams that were closed: else the first file that we open gets their number, and their bytes."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+            setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", closefd=False))
 
 
 def _overview() -> str:

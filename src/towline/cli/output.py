@@ -11,10 +11,23 @@ import os
 import sys
 from typing import TextIO
 
-from towline.base.errors import TowlineError
+from towline.base.errors import DiskError, TowlineError
 from towline.base.text import printable
 
 SCHEMA_VERSION = 1
+
+
+class shown:  # noqa: N801  # reads as a statement: with shown():
+    """Context manager: what cannot be written to a standard stream is said as DiskError; a reader who left is not."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            raise DiskError(f"The output cannot be written: {error.strerror}.") from error
 
 
 class Output:
@@ -59,7 +72,8 @@ class Output:
                 pass  # a reader who left; the next line meets it, too
 
     def _write(self, stream: TextIO | None, text: str) -> None:
-        print(text, file=stream or sys.stdout, flush=not self._held)
+        with shown():
+            print(text, file=stream or sys.stdout, flush=not self._held)
 
     def note(self, text: str) -> None:
         """Something said beside the result (standard error), only without --json."""
