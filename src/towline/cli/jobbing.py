@@ -28,6 +28,7 @@ _SMALL = 4096  # what a terminal takes at once when poll(2) says that it takes s
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 _NO_NOWAIT = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ESPIPE})
 _READ = 64 * 1024
+_MUCH = 32 * 1024  # a piece this large is not the last one
 
 
 def take_command(parser: argparse.ArgumentParser, *, help: str) -> None:  # noqa: A002
@@ -86,6 +87,10 @@ class Printer:
             self._out.note(f"[output {item.from_} to {item.to - 1} is missing: {item.reason}]")
             return
         data, decoder = item.data, self._decoders.get(item.stream)
+        if len(data) >= _MUCH:
+            from towline.runtime.memory import keep_freed_memory  # loads ctypes (1.5 ms): not for a few lines
+
+            keep_freed_memory()
         text = decoder.decode(data) if decoder is not None else None
         if self._out.json:
             self._out.event("output", **self._fields, stream=item.stream, seq=item.seq, **_json_data(data, text))
@@ -200,9 +205,6 @@ async def follow(
     job: Job, out: Output, printer: Printer, *, alias: str, from_: int = 1, stdin: bool = False, note: bool = False
 ) -> int:
     """Show everything until the job has ended; its exit status."""
-    from towline.runtime.memory import keep_freed_memory
-
-    keep_freed_memory()
     showing = asyncio.ensure_future(_show(job, printer, from_, note=note))
     feeding = asyncio.ensure_future(feed(job)) if stdin else None
     left = False
