@@ -601,3 +601,24 @@ def test_what_need_not_wait_goes_out_at_once_and_overtakes_nothing() -> None:
     assert client.at_once(other, b"second") is None
     client.connection_lost(ConnectionLost(), 2.0)
     assert client.at_once(stream, b"late") is None
+
+
+# --- room for writers ---
+
+
+def test_only_who_watches_hears_that_a_stream_has_drained() -> None:
+    client, _ = opened_pair()
+    stream = client.open({"service": "echo"})
+
+    def drained() -> list[bool]:
+        taken(client)
+        return [event.stream.watched for event in client.events() if isinstance(event, ev.StreamDrained)]
+
+    client.send(stream, b"x")
+    assert drained() == []
+    stream.watched = True
+    assert drained() == [], "nothing went out"
+    client.send(stream, b"x")
+    assert drained() == [False], "told once, and the watch is over"
+    client.send(stream, b"x")
+    assert drained() == []
