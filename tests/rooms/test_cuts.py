@@ -6,13 +6,15 @@ import asyncio
 import json
 import random
 import shutil
+import signal
 import sqlite3
+import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from tests.kit import NodeProcess, _round, events, finished, joined, run, serving, tow, until
+from tests.kit import TOW, NodeProcess, _round, environment, events, finished, joined, run, serving, tow, until
 from tests.rooms.kit import Listener, listening, texts_of
 
 import towline
@@ -343,12 +345,15 @@ def test_tales_of_the_future_move_a_room_once(tmp_path: Path) -> None:
 # --- the outbox ---
 
 
-def _rows(home: Path) -> int:
+def _rows(home: Path, word: str = "") -> int:
+    """How many messages wait there, of those with that in their text."""
     if not (home / OUTBOX_FILE).exists():
         return 0
     with sqlite3.connect(home / OUTBOX_FILE) as db:
         try:
-            return int(db.execute("SELECT count(*) FROM outbox").fetchone()[0])
+            return int(
+                db.execute("SELECT count(*) FROM outbox WHERE instr(CAST(body AS TEXT), ?)", (word,)).fetchone()[0]
+            )
         except sqlite3.OperationalError:
             return 0
         finally:
@@ -372,6 +377,41 @@ def test_a_client_that_is_killed_sends_at_the_next_start_once(tmp_path: Path) ->
         assert _rows(home) == 0
         log = events(tow("log", "home", "lobby", "--json", home=home).stdout)
         assert [each["text"] for each in log] == ["while it was down", "and up again", "third"]
+    finally:
+        node.end()
+
+
+@pytest.mark.parametrize("reached_the_node", [True, False], ids=["in flight", "pending"])
+def test_a_client_killed_by_a_signal_sends_at_the_next_start_once(tmp_path: Path, reached_the_node: bool) -> None:
+    home = tmp_path / "ann"
+    node = NodeProcess(tmp_path)
+    command = [*TOW, "chat", "home", "lobby", "--since", "0"]
+    try:
+        node.join(home)
+        address = node.address
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(home), bufsize=0
+        ) as client:
+            assert client.stdin is not None
+            assert client.stdout is not None
+            client.stdin.write(b"first\n")
+            assert b"first" in client.stdout.readline()
+            if reached_the_node:
+                node.process.send_signal(signal.SIGSTOP)  # it has the message in its socket, and answers nothing
+            else:
+                node.process.kill()
+                node.end()
+            client.stdin.write(b"killed here\n")
+            asyncio.run(until(lambda: _rows(home, "killed here") == 1, "it is in the outbox"))
+            client.kill()
+            client.wait()
+        if reached_the_node:
+            node.process.send_signal(signal.SIGCONT)
+        else:
+            node = NodeProcess(tmp_path, listen=address)
+        assert tow("say", "home", "lobby", "next", home=home).stdout == "3\n"
+        log = events(tow("log", "home", "lobby", "--json", home=home).stdout)
+        assert [(each["seq"], each["text"]) for each in log] == [(1, "first"), (2, "killed here"), (3, "next")]
     finally:
         node.end()
 
