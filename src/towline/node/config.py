@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from towline.base.errors import NotFound, UsageError
 from towline.base.frozen import frozen
 from towline.base.limits import HANDSHAKE_SECONDS
+from towline.base.oserrors import oserrors
 from towline.services.files.shares import Share
 from towline.services.jobs.messages import SPOOL, SPOOL_PER_JOB
 from towline.services.rooms.limits import GRACE_SECONDS, ROOM_BURST, ROOM_RATE
@@ -73,6 +74,14 @@ def parse_share(text: str) -> Share:
     if not os.path.isdir(full):
         raise NotFound(f"The folder {full} of share {name!r} does not exist.")
     return Share(name, full, read_only)
+
+
+def own_share(data: str) -> Share:
+    """The share of a node that was given none: `files`, in its data folder; made where it is missing."""
+    path = os.path.join(os.path.abspath(data), "files")
+    with oserrors(path):
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    return Share("files", path)
 
 
 def default_name() -> str:

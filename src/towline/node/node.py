@@ -22,7 +22,7 @@ from towline.base.oserrors import oserrors
 from towline.base.text import printable
 from towline.base.version import __version__
 from towline.node.addresses import reachable_addresses
-from towline.node.config import Listening, NodeConfig, default_name
+from towline.node.config import Listening, NodeConfig, default_name, own_share
 from towline.protocol import events as ev
 from towline.protocol.records import Welcome
 from towline.protocol.session import Session
@@ -34,7 +34,7 @@ from towline.runtime.pump import Connection
 from towline.services.admin import DEFAULT_GRANTS, INVITE_SECONDS, OWNER, Administration, AdminService
 from towline.services.echo import echo
 from towline.services.files.service import FilesService
-from towline.services.files.shares import Share, Shares
+from towline.services.files.shares import Shares
 from towline.services.jobs.service import JobsService
 from towline.services.registry import Handler, Registry
 from towline.services.rooms.house import House
@@ -112,7 +112,7 @@ class Node:
         try:
             await asyncio.to_thread(self._open_data)
             assert self._store is not None
-            shares = Shares(self.config.shares or (await asyncio.to_thread(_own_share, self.config.data),))
+            shares = Shares(self.config.shares or (await asyncio.to_thread(own_share, self.config.data),))
             self._administration = Administration(self._store, self.fingerprint, self.name, self.invite_addresses)
             self._services.add("admin", AdminService(self._administration, self._shut_out))
             self._services.add("files", FilesService(shares, self._tickets, self._store.transfers))
@@ -395,10 +395,3 @@ async def _see_off(channel: Channel) -> None:
         pass
     await channel.flush()
     channel.reset(StreamClosed("The service has ended."))
-
-
-def _own_share(data: str) -> Share:
-    path = os.path.join(os.path.abspath(data), "files")
-    with oserrors(path):
-        os.makedirs(path, mode=0o700, exist_ok=True)
-    return Share("files", path)
