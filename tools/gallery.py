@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import sys
 
-from towline.base.frozen import replace
+from msgspec.structs import replace
+
 from towline.lab import svg
 from towline.lab.exhibit import exhibit, play
 from towline.lab.exhibits import NAMES

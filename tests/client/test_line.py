@@ -48,7 +48,7 @@ def dead_port() -> int:
 def _point(home: str, *addresses: str) -> None:
     known = KnownNodes(home)
     node = known.find("home")
-    from towline.base.frozen import replace
+    from msgspec.structs import replace
 
     known.add(replace(node, address=addresses[0], addresses=addresses), replace=True)
 

@@ -193,7 +193,7 @@ def test_a_second_ctrl_c_leaves_it_running(place: Place) -> None:
 def test_several_nodes_one_of_them_away(place: Place) -> None:
     known = KnownNodes(str(place.home))
     home = known.find("home")
-    from towline.base.frozen import replace
+    from msgspec.structs import replace
 
     for alias, address in (("web1", home.address), ("web2", home.address), ("away", "127.0.0.1:1")):
         known.add(replace(home, alias=alias, address=address, addresses=(address,)), replace=True)

@@ -8,9 +8,9 @@ from functools import cache
 from xml.etree import ElementTree as ET
 
 import pytest
+from msgspec.structs import replace
 
 from towline.base.errors import ExhibitFailed, NotFound
-from towline.base.frozen import replace
 from towline.lab import exhibit as exhibits
 from towline.lab import filters, ladder, svg, terminal
 from towline.lab.exhibits import NAMES

@@ -85,10 +85,9 @@ def _arrive(hall: Admission, host: str) -> House:
 
 @contextmanager
 def _limit(monkeypatch: pytest.MonkeyPatch, name: str, value: int) -> Iterator[None]:
-    from towline.base.frozen import replace
 
     with monkeypatch.context() as patched:
-        patched.setattr(listener, name, replace(getattr(listener, name), value=value))
+        patched.setattr(listener, name, getattr(listener, name)._replace(value=value))
         yield
 
 

@@ -6,16 +6,16 @@ generated from this table.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from towline.base.errors import LimitExceeded
-from towline.base.frozen import frozen
 
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 
-@frozen
-class Limit:
+class Limit(NamedTuple):
     """One limit: its wire and configuration name, value, unit and why it is what it is."""
 
     name: str

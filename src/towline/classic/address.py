@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import socket
 
+from msgspec import Struct
+
 from towline.base.errors import TowlineError, Unreachable, UsageError
-from towline.base.frozen import frozen
 from towline.classic.dialects import Over
 
 _LOOPBACK = "127.0.0.1"
 
 
-@frozen
-class Address:
+class Address(Struct, frozen=True):
     """A parsed address; `port` 0 lets the kernel choose when serving. `path` is set for Unix sockets only."""
 
     over: Over

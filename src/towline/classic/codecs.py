@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from towline.base.errors import ClosedEarly, DialectError
-from towline.base.frozen import frozen
 from towline.base.limits import Limit
 from towline.base.text import printable_bytes
 from towline.classic.dialects import Endian
@@ -88,8 +89,7 @@ class Int32Decoder:
         return decode_length(bytes(self._held[:INT32_SIZE]), self._endian, self._limit)
 
 
-@frozen
-class Announced:
+class Announced(Struct, frozen=True):
     """A length arrived as text; the sender now waits for any acknowledgement."""
 
     length: int
@@ -150,23 +150,20 @@ class AskDecoder:
         LENGTH_DIGITS.check(len(self._held), what="length as text")
 
 
-@frozen
-class Header:
+class Header(Struct, frozen=True):
     """A JSON header arrived; `size` bytes of payload follow it."""
 
     fields: dict[str, Any]
     size: int
 
 
-@frozen
-class Chunk:
+class Chunk(Struct, frozen=True):
     """A piece of the payload; where it is cut means nothing."""
 
     data: bytes
 
 
-@frozen
-class End:
+class End(Struct, frozen=True):
     """The payload is complete."""
 
 
@@ -257,8 +254,7 @@ class HeaderedDecoder:
         return size
 
 
-@frozen
-class Wanted:
+class Wanted(Struct, frozen=True):
     """A download request: the bytes of a file name."""
 
     name: bytes

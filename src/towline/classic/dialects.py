@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from towline.base.frozen import frozen
+from msgspec import Struct
 
 Over = Literal["tcp", "udp", "unix"]
 Endian = Literal["little", "big"]
@@ -13,8 +13,7 @@ OVERS: tuple[Over, ...] = ("tcp", "unix", "udp")
 _STREAMS: tuple[Over, ...] = ("tcp", "unix")
 
 
-@frozen
-class Dialect:
+class Dialect(Struct, frozen=True):
     """One row of the table.
 
     In `wire`, `>` is what the client sends and `<` what the server answers; each kind of request has a line.

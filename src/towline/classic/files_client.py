@@ -7,6 +7,8 @@ import os
 import stat
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from towline.base.errors import (
     ClosedEarly,
     DialectError,
@@ -18,7 +20,6 @@ from towline.base.errors import (
     TowlineError,
     UsageError,
 )
-from towline.base.frozen import frozen
 from towline.base.text import printable
 from towline.classic.codecs import Chunk, Header, encode_header
 from towline.classic.dialects import Endian
@@ -31,8 +32,7 @@ from towline.services.files.tree import Root
 OnProgress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
-@frozen
-class Moved:
+class Moved(Struct, frozen=True):
     """A file that is now whole on the other side: its name there (put) or path here (fetch), bytes, md5 in hex."""
 
     name: str

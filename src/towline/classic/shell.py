@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Literal
 
+from msgspec import Struct
+
 from towline.base.errors import DialectError, VerificationFailed
-from towline.base.frozen import frozen
 from towline.base.text import printable
 from towline.classic.codecs import Chunk, Header, encode_header, encode_int32
 from towline.classic.dialects import Endian
@@ -35,8 +36,7 @@ _PIPE_GRACE = 0.2  # for output still in the pipes when the command has ended; a
 _REAP_SECONDS = 2.0
 
 
-@frozen
-class Rules:
+class Rules(Struct, frozen=True):
     """What may run: `allowed` first words (None: any command line, by /bin/sh), seconds, bytes of output."""
 
     allowed: frozenset[str] | None = None

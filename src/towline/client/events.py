@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from towline.base.errors import TowlineError
-from towline.base.frozen import frozen
 
 
-@frozen
-class Started:
+class Started(Struct, frozen=True):
     """The plan is known. A stream of unknown size counts 0 bytes."""
 
     files: int
     bytes: int
 
 
-@frozen
-class Progress:
+class Progress(Struct, frozen=True):
     """How far it got: files with their outcome, bytes at the other end or on their way."""
 
     files: int
@@ -26,8 +25,7 @@ class Progress:
     total_bytes: int
 
 
-@frozen
-class Resumed:
+class Resumed(Struct, frozen=True):
     """It goes on. `position` is that of the whole transfer; `covered` bytes of `path` were there."""
 
     position: int
@@ -35,8 +33,7 @@ class Resumed:
     covered: int
 
 
-@frozen
-class FileDone:
+class FileDone(Struct, frozen=True):
     """A file is whole and durable under its name. `note`: `same` (it was there already), `kept` (left alone)."""
 
     path: str
@@ -45,24 +42,21 @@ class FileDone:
     note: str
 
 
-@frozen
-class FileFailed:
+class FileFailed(Struct, frozen=True):
     """A file could not be transferred; the others go on."""
 
     path: str
     error: TowlineError
 
 
-@frozen
-class Warned:
+class Warned(Struct, frozen=True):
     """Something is not taken along, or begun anew, and why."""
 
     path: str
     reason: str
 
 
-@frozen
-class Done:
+class Done(Struct, frozen=True):
     """All have their outcome. `sent_bytes` arrived over the network, `resent_bytes` of them for nothing."""
 
     files: int

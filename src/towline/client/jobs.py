@@ -8,8 +8,9 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from towline.base.errors import JobLost, JobUnreachable, PeerError, TowlineError, Unreachable
-from towline.base.frozen import frozen
 from towline.base.limits import MIB
 from towline.base.text import printable
 from towline.client.feeding import Feeding
@@ -44,8 +45,7 @@ class Missing(NamedTuple):
     reason: str
 
 
-@frozen
-class Ended:
+class Ended(Struct, frozen=True):
     """How a job ended: its `status`, or the name (`TERM`) and `number` of the signal that ended it."""
 
     status: int | None
@@ -64,8 +64,7 @@ class Ended:
         return self.status if self.status is not None else 1
 
 
-@frozen
-class Result:
+class Result(Struct, frozen=True):
     """What a command printed and how it ended. `truncated`: not everything is here (a gap, or more than was kept)."""
 
     stdout: bytes

@@ -7,8 +7,9 @@ import ssl
 from collections.abc import Callable
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from towline.base.errors import ConnectionLost, NotTowline, TowlineError, Unreachable, WrongPin
-from towline.base.frozen import frozen
 from towline.client.attempt import Attempt, Credentials
 from towline.client.files import FileVerbs
 from towline.client.jobs import JobVerbs
@@ -30,8 +31,7 @@ LEAST_ATTEMPT_SECONDS = 1.0
 GOODBYE_SECONDS = 0.5
 
 
-@frozen
-class Reconnecting:
+class Reconnecting(Struct, frozen=True):
     """The line is down; the next attempt comes after `wait` seconds."""
 
     attempt: int
@@ -39,8 +39,7 @@ class Reconnecting:
     error: TowlineError
 
 
-@frozen
-class Connected:
+class Connected(Struct, frozen=True):
     """The line is up (again)."""
 
     welcome: Welcome

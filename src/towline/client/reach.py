@@ -5,16 +5,16 @@ from __future__ import annotations
 import ssl
 from abc import ABC, abstractmethod
 
+from msgspec import Struct
+
 from towline.base.errors import PeerError, TowlineError
-from towline.base.frozen import frozen
 from towline.protocol.codec import Header
 from towline.protocol.table import Class
 from towline.runtime.channel import Channel
 from towline.runtime.pump import Connection
 
 
-@frozen
-class Target:
+class Target(Struct, frozen=True):
     """A node to reach. `addresses` in order of preference; `fingerprint` is the pin."""
 
     alias: str

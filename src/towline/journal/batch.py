@@ -6,11 +6,12 @@ Options of a journal are here too, because they say how batches are cut and what
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct, field
+from msgspec.structs import replace
+
 from towline.base.errors import TowlineError
-from towline.base.frozen import frozen, made, replace
 from towline.base.limits import KIB, MIB
 from towline.journal.interface import Record, Retention
 from towline.journal.record import record_prefix
@@ -20,8 +21,7 @@ SMALLEST_SEGMENT = 4 * KIB
 MARK_EVERY = 32 * KIB
 
 
-@frozen
-class Options:
+class Options(Struct, frozen=True):
     """How a journal is kept. Bytes and seconds.
 
     `cache_bytes` of the newest records stay in memory for followers; `pending_bytes` may wait for an fsync before
@@ -30,7 +30,7 @@ class Options:
 
     durable: bool = True
     segment_bytes: int = 8 * MIB
-    retention: Retention = made(factory=Retention)
+    retention: Retention = field(default_factory=Retention)
     cache_bytes: int = 512 * KIB
     pending_bytes: int = 8 * MIB
     checkpoint_bytes: int = 64 * MIB
@@ -49,11 +49,10 @@ class Options:
         return None if most is None else max(most // 4, 1)
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(Struct):
     """Records that are committed together."""
 
-    records: list[Record] = field(default_factory=list)
+    records: list[Record] = []
     size: int = 0
     done: bool = False
     error: TowlineError | None = None
@@ -102,8 +101,7 @@ class Ticket:
         return self.seq
 
 
-@frozen
-class Slice:
+class Slice(Struct, frozen=True):
     """The bytes of some records for one segment: two parts each, and `(seq, offset, time)` marks for its index."""
 
     parts: list[bytes]

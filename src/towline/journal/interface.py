@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, Protocol
 
-from towline.base.frozen import frozen
+from msgspec import Struct
+
 from towline.base.limits import KIB, MIB, Limit
 
 RECORD = Limit("journal_record", 1 * MIB, "bytes", "one record is one buffer, and one turn of a reader", True)
@@ -65,8 +66,7 @@ class Gap(NamedTuple):
 Item = Record | Gap
 
 
-@frozen
-class Retention:
+class Retention(Struct, frozen=True):
     """How much is kept; None: without bound. Whole segments go, from the front, so up to one segment more is kept.
 
     `when_full` says what `max_bytes` means for an append: `drop-oldest`, or `refuse` (JournalFull until `release`).

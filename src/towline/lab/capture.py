@@ -12,7 +12,8 @@ import struct
 import time
 from collections.abc import Iterable
 
-from towline.base.frozen import frozen
+from msgspec import Struct
+
 from towline.lab import filters, headers
 
 _ETH_P_ALL = 3
@@ -24,8 +25,7 @@ _BUFFER = 16 << 20  # a whole exhibit fits
 _SNAP = 65536 + 64
 
 
-@frozen
-class Seen:
+class Seen(Struct, frozen=True):
     """One frame: seconds on the monotonic clock, the raw bytes, and their transport part."""
 
     when: float

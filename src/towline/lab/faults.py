@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from msgspec.structs import asdict
+
 from towline.base.errors import InUse, Unreachable, UsageError
-from towline.base.frozen import as_dict
 from towline.lab.faults_link import DOWN, UP, Link, Valve, address_text, parse_address
 from towline.lab.faults_script import FaultScript, Step
 
@@ -233,7 +234,7 @@ class FaultProxy:
             self._begin_refusal(step.seconds)
         else:
             self.valve.change(step)
-            self._tell("changed", **as_dict(step))
+            self._tell("changed", **asdict(step))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

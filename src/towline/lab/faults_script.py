@@ -12,8 +12,9 @@ import random
 from collections.abc import Iterator
 from itertools import count, islice
 
+from msgspec import Struct
+
 from towline.base.errors import UsageError
-from towline.base.frozen import frozen
 from towline.base.limits import KIB, Limit
 from towline.base.quantity import parse_duration, parse_size
 
@@ -21,8 +22,7 @@ SCRIPT_BYTES = Limit("fault_script", 256 * KIB, "bytes", "a script is a list of 
 ACTIONS = ("cut", "stall", "refuse", "throttle", "delay", "dribble")
 
 
-@frozen
-class Step:
+class Step(Struct, frozen=True):
     """One thing done once. `seconds`: stall, refuse, delay; `amount`: throttle (bytes/s), dribble (bytes)."""
 
     do: str
@@ -30,8 +30,7 @@ class Step:
     amount: int = 0
 
 
-@frozen
-class FaultScript:
+class FaultScript(Struct, frozen=True):
     """Everything that `tow lab faults` can be asked for; the defaults relay faithfully. Bytes and seconds.
 
     `jitter` is the share by which each recurring distance varies (0.2: between 80 % and 120 %); `at_bytes` and

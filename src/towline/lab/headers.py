@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import socket
 
-from towline.base.frozen import frozen
+from msgspec import Struct
 
 FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 ETHERNET, IPV4, IPV6, TCP, UDP, PAYLOAD = "Ethernet", "IPv4", "IPv6", "TCP", "UDP", "payload"
 
 
-@frozen
-class Field:
+class Field(Struct, frozen=True):
     """Some bytes of a header: name, offset from the start of the frame, length in bytes, what they mean."""
 
     name: str
@@ -24,8 +23,7 @@ class Field:
     value: str
 
 
-@frozen
-class Layer:
+class Layer(Struct, frozen=True):
     """One header (or the payload): where it starts in the frame, how long it is, its fields."""
 
     name: str
@@ -34,8 +32,7 @@ class Layer:
     fields: tuple[Field, ...] = ()
 
 
-@frozen
-class Segment:
+class Segment(Struct, frozen=True):
     """The transport's view of one frame. `size` is the payload's length in bytes."""
 
     source: tuple[str, int]

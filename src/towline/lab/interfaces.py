@@ -10,15 +10,15 @@ import socket
 import struct
 import sys
 
-from towline.base.frozen import frozen
+from msgspec import Struct
+
 from towline.lab import headers
 
 _SIOCGIFFLAGS, _SIOCGIFADDR, _SIOCGIFNETMASK, _SIOCGIFHWADDR = 0x8913, 0x8915, 0x891B, 0x8927
 _IFF_UP = 1
 
 
-@frozen
-class Interface:
+class Interface(Struct, frozen=True):
     """One interface; what it does not have is empty."""
 
     name: str
@@ -29,8 +29,7 @@ class Interface:
     ipv6: tuple[str, ...] = ()
 
 
-@frozen
-class Comparison:
+class Comparison(Struct, frozen=True):
     """Are two addresses in one network? The bits of each step, in groups of eight."""
 
     one: str

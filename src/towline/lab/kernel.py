@@ -10,7 +10,8 @@ import socket
 import struct
 import sys
 
-from towline.base.frozen import frozen
+from msgspec import Struct
+
 from towline.lab.recording import Kernel
 
 Address = tuple[str, int]
@@ -130,8 +131,7 @@ def _queue(sock: socket.socket, request: int) -> int | None:
 # --- /proc/net/tcp ---
 
 
-@frozen
-class Row:
+class Row(Struct, frozen=True):
     """One line of /proc/net/tcp or tcp6. For a listener `unread` counts connections that wait for accept."""
 
     local: Address

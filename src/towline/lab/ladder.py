@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from towline.base.frozen import frozen
+from msgspec import Struct
+
 from towline.base.text import printable
 from towline.lab.recording import RECEIVES, SENDS, Event, Scene
 from towline.lab.texts import Text, pick
@@ -40,8 +41,7 @@ _SAYS: dict[str, Text] = {
 }
 
 
-@frozen
-class Message:
+class Message(Struct, frozen=True):
     """What a sender meant to be one thing: a range of one flow, with a short label (A, B, …) and a colour
     number."""
 
@@ -52,8 +52,7 @@ class Message:
     end: int
 
 
-@frozen
-class Piece:
+class Piece(Struct, frozen=True):
     """A part of one message inside one call: positions `start` to `end` within the message."""
 
     message: Message
@@ -72,8 +71,7 @@ class Piece:
         return f"{self.message.label}{part}‹{self.text}›"
 
 
-@frozen
-class Line:
+class Line(Struct, frozen=True):
     """One line. `side` is left or right (a state line: both); `origins`: the lines whose bytes it returned."""
 
     kind: str  # call, segment, frame, state, remark

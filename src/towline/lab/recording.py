@@ -11,7 +11,9 @@ import base64
 from collections.abc import Mapping, Sized
 from typing import Any
 
-from towline.base.frozen import as_dict, fields, frozen, made, replace
+from msgspec import Struct, field
+from msgspec.structs import asdict, replace
+
 from towline.lab.texts import Text
 
 VERSION = 1
@@ -21,19 +23,17 @@ SENDS = frozenset({"send", "sendall", "sendto"})
 RECEIVES = frozenset({"recv", "recvfrom"})
 
 
-@frozen
-class Kernel:
+class Kernel(Struct, frozen=True):
     """What the kernel said about a socket after a call: TCP state, queue sizes in bytes, parts of TCP_INFO."""
 
     state: str = ""
     unread: int | None = None
     unsent: int | None = None  # handed to the kernel and not yet acknowledged by the peer (SIOCOUTQ)
     held: int | None = None  # of these, not even sent once (SIOCOUTQNSD)
-    info: Mapping[str, int] = made(factory=dict)
+    info: Mapping[str, int] = field(default_factory=dict)
 
 
-@frozen
-class Event:
+class Event(Struct, frozen=True):
     """One thing that happened: a call, a segment on the wire, a look at the states, or a remark."""
 
     at: float
@@ -58,8 +58,7 @@ class Event:
         return (self.start or 0) + (self.returned or 0)
 
 
-@frozen
-class Table:
+class Table(Struct, frozen=True):
     """Facts that are no calls: a small table with a heading in both languages."""
 
     title: Text
@@ -67,8 +66,7 @@ class Table:
     rows: tuple[tuple[str | Text, ...], ...]
 
 
-@frozen
-class Scene:
+class Scene(Struct, frozen=True):
     """One experiment of an exhibit: two sides, what happened between them, and the facts measured."""
 
     name: str
@@ -76,7 +74,7 @@ class Scene:
     left: tuple[str, ...] = ("client",)
     right: tuple[str, ...] = ("server",)
     events: tuple[Event, ...] = ()
-    facts: Mapping[str, Any] = made(factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     tables: tuple[Table, ...] = ()
     note: Text | None = None  # said under the ladder: what is not shown here, and why
 
@@ -92,8 +90,7 @@ class Scene:
         return [(state, rights.get(at, "")) for at, _, state in lefts]
 
 
-@frozen
-class Recording:
+class Recording(Struct, frozen=True):
     """What one exhibit (or one live connection) left behind."""
 
     name: str
@@ -149,8 +146,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
-    if hasattr(value, "__match_args__"):
-        items = as_dict(value).items()
+    if isinstance(value, Struct):
+        items = asdict(value).items()
         return {name: _plain(item) for name, item in items if not _says_nothing(item)}
     return value
 
@@ -160,9 +157,9 @@ def _says_nothing(item: Any) -> bool:
     return item is None or item is False or (isinstance(item, Sized) and len(item) == 0)
 
 
-def _known(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _known(cls: type[Struct], values: Mapping[str, Any]) -> dict[str, Any]:
     # Fields are only ever added, so a reader leaves out what it does not know.
-    names = fields(cls)
+    names = cls.__struct_fields__
     return {key: value for key, value in values.items() if key in names}
 
 

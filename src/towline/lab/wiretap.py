@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import IO, TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from towline.base.errors import DiskError, TowlineError
-from towline.base.frozen import frozen
 from towline.base.limits import MIB, Limit
 from towline.base.text import printable
 from towline.protocol.codec import Buffer, Frame, Header, encode_header
@@ -41,8 +42,7 @@ _LONG_NUMBERS = frozenset({"nonce", "key", "signature", "pad"})  # hexadecimal; 
 Emit = Callable[[dict[str, Any]], None]
 
 
-@frozen
-class Seen:
+class Seen(Struct, frozen=True):
     """One frame as it went by: its position in the connection's bytes of that direction, and what was kept of it."""
 
     start: int

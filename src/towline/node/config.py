@@ -7,8 +7,9 @@ import re
 import socket
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from towline.base.errors import NotFound, UsageError
-from towline.base.frozen import frozen
 from towline.base.limits import HANDSHAKE_SECONDS
 from towline.base.oserrors import oserrors
 from towline.services.files.shares import Share
@@ -21,8 +22,7 @@ ORPHAN_SECONDS = 30.0
 _SHARE_NAME = re.compile(r"[\w.-]{1,64}")
 
 
-@frozen
-class NodeConfig:
+class NodeConfig(Struct, frozen=True):
     """`data` holds keys, database and journals; `listen` is HOST:PORT or None; `unix` a socket's path.
 
     Without shares there is one, `files`, inside the data folder. In seconds: `drain` is how long work may go on after

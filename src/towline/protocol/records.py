@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from towline.base.errors import MalformedFrame, TowlineError, error_from_wire
-from towline.base.frozen import frozen
 from towline.base.limits import CONNECTION_WINDOW, FRAME_BODY, FRAME_HEADER, MESSAGE, STREAM_WINDOW, STREAMS, Limit
 from towline.base.text import printable
 from towline.protocol.codec import Header, encode_header
@@ -20,8 +21,7 @@ _LONGEST_WAIT = 3600.0
 _ANNOUNCED: tuple[Limit, ...] = (FRAME_HEADER, FRAME_BODY, MESSAGE, STREAMS, STREAM_WINDOW, CONNECTION_WINDOW)
 
 
-@frozen
-class Limits:
+class Limits(NamedTuple):
     """What one side announces that it takes; names as in limits.md, values in bytes or counts."""
 
     frame_header: int = FRAME_HEADER.value
@@ -69,8 +69,7 @@ class Limits:
         return limits
 
 
-@frozen
-class Hello:
+class Hello(NamedTuple):
     """HELLO of either side. `lane` is a ticket; `name` is the node's own."""
 
     agent: str
@@ -102,8 +101,7 @@ class Hello:
         )
 
 
-@frozen
-class Proof:
+class Proof(NamedTuple):
     """What a client offers. `method` is `key`, `invite` or `peer`; sizes: key 32, signature 64 bytes."""
 
     method: str
@@ -134,8 +132,7 @@ class Proof:
         )
 
 
-@frozen
-class Welcome:
+class Welcome(NamedTuple):
     """WELCOME: the name and the grants that the node has for the client."""
 
     person: str

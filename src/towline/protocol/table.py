@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import struct
 from enum import Enum, IntEnum, IntFlag
-
-from towline.base.frozen import frozen
+from typing import NamedTuple
 
 VERSION = 1
 MAGIC = b"TOWLINE"
@@ -100,8 +99,7 @@ class Type(Enum):
     NUMBER = "number"
 
 
-@frozen
-class Field:
+class Field(NamedTuple):
     """One field of a frame's JSON header."""
 
     name: str
@@ -111,8 +109,7 @@ class Field:
     secret: bool = False  # never shown in a log or a picture
 
 
-@frozen
-class FrameSpec:
+class FrameSpec(NamedTuple):
     """Everything that is fixed about one kind of frame."""
 
     kind: Kind

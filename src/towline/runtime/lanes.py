@@ -16,6 +16,8 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import CancelledError
 from typing import NamedTuple, Protocol, TypeVar
 
+from msgspec import Struct
+
 from towline.base.errors import (
     BadTicket,
     ConnectionLost,
@@ -24,7 +26,6 @@ from towline.base.errors import (
     TowlineError,
     UnexpectedFrame,
 )
-from towline.base.frozen import frozen
 from towline.base.limits import FRAME_BODY, FRAME_HEADER, HANDSHAKE_FRAME, Limit
 from towline.protocol.codec import Buffer, Header, check_prefix, encode, encode_header, encode_prefix, parse_header
 from towline.protocol.codec import Frame as WireFrame
@@ -209,8 +210,7 @@ def _read_welcome(pipe: BlockingPipe) -> None:
         raise fault_from_header(header)
 
 
-@frozen
-class _Promise:
+class _Promise(Struct, frozen=True):
     person: str
     expires: float
     drive: Callable[[Lane], None]

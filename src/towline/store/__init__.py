@@ -1,6 +1,6 @@
 """What a node remembers in SQLite: people and their keys, invites, transfers, the audit log, settings.
 
-In: plain values (names, key bytes, times in seconds since 1970). Out: frozen dataclasses and documented errors.
+In: plain values (names, key bytes, times in seconds since 1970). Out: frozen structs and documented errors.
 May import: base and the standard library; `sqlite3` in `database.py` alone. Must not: know what a grant means or what
 a key is good for (they are opaque text and bytes here), read a clock, import trust or asyncio. Everything here blocks
 and may be called from any thread.
@@ -12,7 +12,8 @@ import os
 from types import TracebackType
 from typing import Self
 
-from towline.base.frozen import frozen
+from msgspec import Struct
+
 from towline.store.audit import Audit
 from towline.store.database import Database
 from towline.store.invites import Invites
@@ -26,8 +27,7 @@ from towline.store.transfers import Transfers
 DATABASE_FILE = "towline.db"
 
 
-@frozen
-class Store:
+class Store(Struct, frozen=True):
     """One node's database, room by room."""
 
     database: Database

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from towline.base.frozen import frozen
+from msgspec import Struct
+
 from towline.base.limits import Limit
 from towline.base.text import printable
 from towline.store.database import Database
@@ -13,8 +14,7 @@ AUDIT_TEXT = Limit("audit_text", 1024, "characters", "subject and detail come fr
 _BATCH = 256
 
 
-@frozen
-class AuditRow:
+class AuditRow(Struct, frozen=True):
     """One thing that somebody did. `id` grows and is never used again; `time` in seconds since 1970."""
 
     id: int

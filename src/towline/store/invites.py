@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from towline.base.errors import BadInvite, Conflict, NotFound, Revoked, UsageError
-from towline.base.frozen import frozen
 from towline.base.names import checked_name
 from towline.base.text import printable
 from towline.store.database import Database
@@ -13,8 +14,7 @@ from towline.store.people import People, Person
 REMEMBERED_SECONDS = 30 * 86400.0
 
 
-@frozen
-class Invite:
+class Invite(Struct, frozen=True):
     """An invite that nobody has used yet. Times in seconds since 1970."""
 
     name: str

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-from towline.base.frozen import frozen, replace
+from msgspec import Struct
+from msgspec.structs import replace
+
 from towline.base.limits import Limit
 from towline.store.database import Database, Row
 
@@ -17,8 +19,7 @@ _COLUMNS = (
 )
 
 
-@frozen
-class JobRow:
+class JobRow(Struct, frozen=True):
     """One job. `state` is starting, running, exited, killed or lost; `status` or `signal` are set as it ended.
 
     `bytes` were printed, `size` are on disk; `on_disconnect` and `after` (seconds) say what happens without a client.

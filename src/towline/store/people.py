@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from towline.base.errors import Conflict, NotFound
-from towline.base.frozen import frozen
 from towline.base.names import checked_name
 from towline.base.text import printable
 from towline.store.database import Database, Row
@@ -11,8 +12,7 @@ from towline.store.database import Database, Row
 _COLUMNS = "people.name, people.grants, people.created, people.last_seen, people.revoked"
 
 
-@frozen
-class Person:
+class Person(Struct, frozen=True):
     """Somebody who was invited and joined. Times in seconds since 1970; `grants` is opaque here."""
 
     name: str

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from towline.base.frozen import frozen
+from msgspec import Struct
+
 from towline.store.database import Database, Row
 
 _COLUMNS = "name, topic, private, created, creator, keep_seconds, keep_bytes, keep_records, epoch, seq"
 
 
-@frozen
-class RoomRow:
+class RoomRow(Struct, frozen=True):
     """A room. `epoch` and `seq`: the newest record that was known to be on the disk (0, 0: none); `keep_…` None: the
     node's default. Times in seconds since 1970."""
 
@@ -30,8 +30,7 @@ class RoomRow:
     seq: int
 
 
-@frozen
-class Mute:
+class Mute(Struct, frozen=True):
     """Somebody who may not write until `until`."""
 
     person: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from towline.base.errors import Conflict, NotFound, UsageError
-from towline.base.frozen import frozen
 from towline.base.limits import Limit
 from towline.base.text import printable
 from towline.store.database import Database
@@ -13,8 +14,7 @@ RUNNING = "running"
 _COLUMNS = "id, person, direction, share, path, files, bytes, state, started, updated"
 
 
-@frozen
-class Transfer:
+class Transfer(Struct, frozen=True):
     """One transfer. `direction` is `get` or `put` as the client sees it; `state` is `running` until it ends."""
 
     id: str

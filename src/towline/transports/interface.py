@@ -6,8 +6,9 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from msgspec import Struct
+
 from towline.base.errors import TowlineError
-from towline.base.frozen import frozen
 
 if TYPE_CHECKING:
     from towline.transports.tls import TlsPipe
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
-@frozen
-class Peer:
+class Peer(Struct, frozen=True):
     """Who is at the other end, as far as the kernel and TLS can tell.
 
     `address` is for logs (`127.0.0.1:50412`, `unix`, `memory`); `host` groups connections for admission limits;

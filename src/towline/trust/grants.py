@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Self
 
+from msgspec import Struct
+
 from towline.base.errors import NoGrant, UsageError
-from towline.base.frozen import frozen
 from towline.base.limits import KIB, Limit
 from towline.base.text import printable
 
@@ -15,8 +16,7 @@ VERBS = {"chat": "room", "read": "share", "write": "share", "run": "command", "a
 GRANTS_TEXT = Limit("grants_text", 4 * KIB, "characters", "it is parsed for each connection and kept per person")
 
 
-@frozen
-class Grants:
+class Grants(Struct, frozen=True):
     """A set of grants. `entries`: each granted verb once, with the subjects it is restricted to, None for all."""
 
     entries: tuple[tuple[str, frozenset[str] | None], ...] = ()

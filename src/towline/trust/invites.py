@@ -13,9 +13,10 @@ import hashlib
 import ipaddress
 import zlib
 
+from msgspec import Struct
+
 from towline.base import ids
 from towline.base.errors import BadInvite, UsageError
-from towline.base.frozen import frozen
 from towline.base.limits import Limit
 from towline.base.names import checked_alias
 from towline.base.text import printable
@@ -34,8 +35,7 @@ _NOISE = {ord(char): None for char in "-\u00ad\u200b\u2060\ufeff\u2010\u2011\u20
 _TEXT, _IPV4, _IPV6 = 0, 4, 6
 
 
-@frozen
-class Code:
+class Code(Struct, frozen=True):
     """What an invite carries. `fingerprint` is lower-case hex of 32 bytes; `addresses` are in order of preference:
     `host:port`, `[v6]:port` or `unix:/path`."""
 

@@ -7,8 +7,10 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import asdict, replace
+
 from towline.base.errors import Conflict, DiskError, UnknownAlias, UsageError
-from towline.base.frozen import as_dict, frozen, replace
 from towline.base.names import checked_alias
 from towline.base.oserrors import oserrors
 from towline.base.text import printable
@@ -19,8 +21,7 @@ CONFIG_FILE = "config.toml"
 _FORMAT = 1
 
 
-@frozen(kw_only=True)
-class Node:
+class Node(Struct, frozen=True, kw_only=True):
     """A node as this client knows it.
 
     `address` is `host:port`, `[v6]:port` or `unix:/path`; `addresses` are all to be tried, in order. `fingerprint`
@@ -131,7 +132,7 @@ class KnownNodes:
         with folder_lock(self._home):
             known = self._read()
             result = change(known)
-            nodes = [as_dict(known[alias]) for alias in sorted(known)]
+            nodes = [asdict(known[alias]) for alias in sorted(known)]
             text = json.dumps({"v": _FORMAT, "nodes": nodes}, indent=1)
             write_private(self._path, text.encode() + b"\n")
         return result

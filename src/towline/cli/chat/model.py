@@ -6,7 +6,8 @@ import time
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
-from towline.base.frozen import replace
+from msgspec.structs import replace
+
 from towline.services.rooms.messages import Entry, Fields, Item, Missed, Signal
 
 TYPING_SHOWN = 4.0  # seconds

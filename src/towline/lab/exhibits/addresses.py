@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 
-from towline.base.frozen import as_dict
+from msgspec.structs import asdict
+
 from towline.lab.exhibit import claim
 from towline.lab.interfaces import Comparison, compare, gateway, interfaces, lookup
 from towline.lab.recorder import Recorder
@@ -48,7 +49,7 @@ def same_network(one: str, two: str, prefix: int) -> bool:
 def run(recorder: Recorder) -> Recording:
     recorder.scene("machine", {"en": "This machine", "zh": "本机"})
     found = interfaces()
-    recorder.fact("interfaces", [as_dict(interface) for interface in found])
+    recorder.fact("interfaces", [asdict(interface) for interface in found])
     columns: tuple[Text, ...] = (
         {"en": "interface", "zh": "网卡"},
         {"en": "address", "zh": "地址"},
@@ -71,7 +72,7 @@ def run(recorder: Recorder) -> Recording:
     compared = [compare(*pair) for pair in _PAIRS]
     recorder.fact(
         "pairs",
-        [{**as_dict(at), "prefix": pair[2], "same": at.same} for at, pair in zip(compared, _PAIRS, strict=True)],
+        [{**asdict(at), "prefix": pair[2], "same": at.same} for at, pair in zip(compared, _PAIRS, strict=True)],
     )
     for comparison, (_, _, prefix) in zip(compared, _PAIRS, strict=True):
         _bit_by_bit(recorder, comparison, prefix)

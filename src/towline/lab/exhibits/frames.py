@@ -9,8 +9,9 @@ import random
 import tempfile
 from typing import Any
 
+from msgspec.structs import replace
+
 from towline.base.errors import PeerError
-from towline.base.frozen import replace
 from towline.client.attempt import Credentials
 from towline.client.connect import local_line
 from towline.client.line import Line

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from towline.base.errors import NoGrant, ReadOnlyShare, UnknownShare
-from towline.base.frozen import frozen
 from towline.base.text import printable
 from towline.services.files.tree import Root
 from towline.trust.grants import Grants
 
 
-@frozen
-class Share:
+class Share(Struct, frozen=True):
     """A folder under a name."""
 
     name: str

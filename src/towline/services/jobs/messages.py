@@ -9,8 +9,9 @@ import pwd
 import signal
 from typing import Any
 
+from msgspec import Struct, field
+
 from towline.base.errors import BadMessage, NoGrant, UsageError
-from towline.base.frozen import frozen, made
 from towline.base.limits import GIB, MIB, Limit
 from towline.base.text import printable
 from towline.trust.grants import Grants
@@ -30,8 +31,7 @@ OVERFLOW = ("block", "drop-oldest")
 ON_DISCONNECT = ("keep", "kill")
 
 
-@frozen
-class Spec:
+class Spec(Struct, frozen=True):
     """A command to start. `on_disconnect` is what happens `after` seconds without a client: `kill` ends it (at once
     with 0); `keep` is the same with a long time. `size` (rows, columns): on a terminal."""
 
@@ -40,7 +40,7 @@ class Spec:
     shell: bool = False
     login: bool = False
     cwd: str = ""
-    env: dict[str, str] = made(factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
     stdin: bool = False
     size: tuple[int, int] | None = None
     term: str = "xterm-256color"

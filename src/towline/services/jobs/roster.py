@@ -11,8 +11,9 @@ import signal
 import time
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from towline.base.errors import ConnectionLost, Draining, JobLost, LimitExceeded, TowlineError, UnknownJob
-from towline.base.frozen import replace
 from towline.base.ids import short_id
 from towline.journal.spool import remove_spool
 from towline.protocol.codec import Header

@@ -9,8 +9,9 @@ import time
 from functools import partial
 from hashlib import sha256
 
+from msgspec.structs import replace
+
 from towline.base.errors import LimitExceeded, NotFound, TowlineError, UnknownRoom, UsageError
-from towline.base.frozen import replace
 from towline.base.ids import encode
 from towline.journal import Cursor
 from towline.journal.aio import FileLog

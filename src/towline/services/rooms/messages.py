@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any, ClassVar, TypeAlias
 
+from msgspec import Struct, field
+
 from towline.base.errors import BadMessage, PeerError
-from towline.base.frozen import frozen, made
 from towline.base.text import printable
 from towline.journal import Cursor, Gap, Record
 from towline.services.rooms.limits import ROOM_ID, ROOM_NICK, ROOM_TEXT
@@ -28,8 +29,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=
 Fields: TypeAlias = dict[str, Any]
 
 
-@frozen
-class Entry:
+class Entry(Struct, frozen=True):
     """One record of a room. `time`: seconds since 1970, by the node's clock; `sender` is the node's name for whoever
     said it; `ref`: the seq that an edit or delete refers to; `file`: what was uploaded (name, path, bytes)."""
 
@@ -51,8 +51,7 @@ class Entry:
         return Cursor(self.epoch, self.seq + 1)
 
 
-@frozen
-class Missed:
+class Missed(Struct, frozen=True):
     """Records from `from_` up to, not including, `next` cannot be had any more, and why."""
 
     from_: Cursor
@@ -74,19 +73,17 @@ class Missed:
                 return f"{count} messages are missing ({self.reason}); it goes on at {self.next.seq}."
 
 
-@frozen
-class Signal:
+class Signal(Struct, frozen=True):
     """Something that is in no log: `presence`, `people`, `typing`."""
 
     signal: str
-    fields: Fields = made(factory=dict)
+    fields: Fields = field(default_factory=dict)
 
 
 Item: TypeAlias = Entry | Missed
 
 
-@frozen
-class Post:
+class Post(Struct, frozen=True):
     """What somebody wants to say: checked."""
 
     room: str

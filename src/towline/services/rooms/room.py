@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
+from msgspec.structs import replace
+
 from towline.base.errors import (
     BadMessage,
     CursorFromFuture,
@@ -17,7 +19,6 @@ from towline.base.errors import (
     NotFound,
     TowlineError,
 )
-from towline.base.frozen import replace
 from towline.base.quantity import format_duration
 from towline.journal import START, Cursor, Record, Retention
 from towline.journal.aio import FileLog
