@@ -96,7 +96,7 @@ class Talk:
             await self._changed()
         try:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                while self._heard <= self._wanted and not self.ended.is_set():
+                while self._heard <= self._wanted > 0 and not self.ended.is_set():
                     await self._changed()
         except TimeoutError:
             pass  # it is acknowledged; only the echo is late

@@ -14,7 +14,8 @@ from textual.strip import Strip
 class MessageView(ScrollView, can_focus=False):
     """Blocks of text, each with a key; a block with the same key and version is not wrapped again."""
 
-    DEFAULT_CSS = "MessageView { height: 1fr; width: 1fr; scrollbar-size-vertical: 1; }"
+    # The bar has its place from the start: words that are wrapped before it comes would end behind it.
+    DEFAULT_CSS = "MessageView { height: 1fr; width: 1fr; scrollbar-size-vertical: 1; scrollbar-gutter: stable; }"
 
     class AtTop(Message):
         """Somebody scrolled up to the oldest message."""
