@@ -19,7 +19,6 @@ _NOT_TO_LIST = {
     "cryptography.hazmat.primitives.serialization": "the key's file is as we wrote it",
     "cryptography.x509": "certificates are compared by their digest",
     "ctypes": "nothing is renamed",
-    "datetime": "times are numbers until somebody reads them",
     "difflib": "nothing was mistyped",
     "encodings.idna": "the address is literal",
     "ipaddress": "no invite is read",

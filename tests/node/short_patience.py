@@ -10,13 +10,12 @@ from towline.node import config
 _SECONDS = float(sys.argv.pop(1))
 
 
-class _Impatient(config.NodeConfig):
-    def __new__(cls, *args: object, **kwargs: object) -> config.NodeConfig:
-        return config.NodeConfig(*args, **{**kwargs, "handshake": _SECONDS})  # type: ignore[arg-type]
+def _impatient(*args: object, **kwargs: object) -> config.NodeConfig:
+    return config.NodeConfig(*args, **{**kwargs, "handshake": _SECONDS})  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
     import towline.node
 
-    towline.node.NodeConfig = _Impatient  # type: ignore[misc]
+    towline.node.NodeConfig = _impatient  # type: ignore[misc]
     sys.exit(main.main(["serve", *sys.argv[1:]]))

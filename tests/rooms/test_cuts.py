@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from msgspec.structs import force_setattr
 from tests.kit import TOW, NodeProcess, _round, environment, events, finished, joined, run, serving, tow, until
 from tests.rooms.kit import Listener, listening, texts_of
 
@@ -41,7 +42,7 @@ async def _invite(node: NodeProcess, name: str) -> str:
 
 def _through(address: str, home: str) -> towline.Line:
     line = towline.connect("home", home=home)
-    object.__setattr__(line.target, "addresses", (address,))
+    force_setattr(line.target, "addresses", (address,))
     return line
 
 
@@ -312,7 +313,7 @@ def _told(items: Sequence[Item]) -> list[str]:
 async def _say(home: str, text: str, address: str = "") -> None:
     line = towline.connect("home", home=home)
     if address:
-        object.__setattr__(line.target, "addresses", (address,))
+        force_setattr(line.target, "addresses", (address,))
     async with line:
         await line.room("lobby").say(text)
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import force_setattr
 from tests.kit import finished, joined, run, serving, until
 from tests.rooms.kit import Listener, listening, texts_of
 
@@ -55,7 +56,7 @@ def test_what_is_said_comes_in_order_to_all_and_stays(tmp_path: Path) -> None:
 
 def _again(node: towline.Node, home: str) -> towline.Line:
     line = towline.connect("home", home=home)
-    object.__setattr__(line.target, "addresses", (node.listening.address,))
+    force_setattr(line.target, "addresses", (node.listening.address,))
     return line
 
 

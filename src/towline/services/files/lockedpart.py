@@ -7,12 +7,22 @@ import fcntl
 import os
 import stat
 
+from blake3 import blake3
+
 from towline.base.errors import InUse
+from towline.base.ids import encode
 from towline.services.files.disk import PATH_ONLY, lstat_at
-from towline.services.files.names import quoted
+from towline.services.files.names import RESERVED, quoted, sort_key
 
 _TRIES = 16  # each lost race against another opener or publisher costs one
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def part_name(name: str, owner: str) -> str:
+    """What the part of `name` by `owner` is called, without its suffix."""
+    text = b"%d:%s:%s" % (len(owner), sort_key(owner), sort_key(name))
+    key = blake3(text, derive_key_context="towline v1: name of an unfinished file").digest(16)
+    return RESERVED + encode(key)
 
 
 def open_locked(folder: int, file: str, name: str) -> tuple[int, str | None]:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable
 
 from towline.base.errors import PathRefused
-from towline.base.ids import encode
 from towline.base.limits import KIB, Limit
 from towline.base.text import printable
 
@@ -131,12 +130,3 @@ def _why_unportable(name: str) -> str:
 
 def _is_device(name: str) -> bool:
     return name.partition(".")[0].rstrip(" ").lower() in _DEVICES
-
-
-def part_name(name: str, owner: str) -> str:
-    """What the part of `name` by `owner` is called, without its suffix."""
-    from blake3 import blake3  # 3 ms that only a transfer has to pay; names are looked at by every command
-
-    text = b"%d:%s:%s" % (len(owner), sort_key(owner), sort_key(name))
-    key = blake3(text, derive_key_context="towline v1: name of an unfinished file").digest(16)
-    return RESERVED + encode(key)

@@ -31,8 +31,8 @@ from towline.base.limits import MIB
 from towline.base.oserrors import disk_error, oserrors
 from towline.base.quantity import format_size
 from towline.services.files.disk import PERMISSIONS, lstat_at
-from towline.services.files.lockedpart import open_locked, unlock
-from towline.services.files.names import part_name, quoted
+from towline.services.files.lockedpart import open_locked, part_name, unlock
+from towline.services.files.names import quoted
 from towline.services.files.rangelist import Listed, Pin, RangeList
 from towline.services.files.ranges import LARGEST_FILE, RANGES, Ranges
 from towline.services.files.small import SmallFile, SmallFiles, publish_small
