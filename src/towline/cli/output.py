@@ -37,7 +37,8 @@ class Output:
         self.json = json
         self._events_to = events_to
         self._lines_to: TextIO | None = None
-        self._held = False  # lines wait for the end of the turn
+        self._held: list[str] | None = None  # lines that wait for the end of the turn
+        self._failure: OSError | DiskError | None = None  # of writing them
 
     def leave_stdout(self) -> None:
         """Standard output belongs to a payload now: everything is said on standard error."""
@@ -48,32 +49,46 @@ class Output:
         """One JSON line, only with --json; flushed, so that a reader of the pipe sees it at once."""
         if self.json:
             record = {"v": SCHEMA_VERSION, "event": event, **fields}
-            self._write(self._events_to, json.dumps(record, ensure_ascii=True))
+            self._write(json.dumps(record, ensure_ascii=True))
 
     def line(self, text: str = "") -> None:
         """A line of the result for a person (standard output), only without --json."""
         if not self.json:
-            self._write(self._lines_to, text)
+            self._write(text)
 
     def hold(self) -> None:
-        """What is said in this turn of the event loop is flushed once, at the turn's end: for much of one instant."""
-        if not self._held:
+        """What is said in this turn of the event loop is written together, at its end: for much of one instant."""
+        if self._held is None:
             import asyncio
 
-            self._held = True
+            self._held = []
             asyncio.get_running_loop().call_soon(self._release)
 
-    def _release(self) -> None:
-        self._held = False
-        for stream in (self._events_to or sys.stdout, self._lines_to or sys.stdout):
-            try:
-                stream.flush()
-            except OSError:
-                pass  # a reader who left; the next line meets it, too
+    def release(self) -> None:
+        """Write what is held. Raises what writing raised."""
+        held, self._held = self._held, None
+        self._raise_failure()
+        if held:
+            self._write("\n".join(held))
 
-    def _write(self, stream: TextIO | None, text: str) -> None:
+    def _release(self) -> None:
+        try:
+            self.release()
+        except (OSError, DiskError) as error:
+            self._failure = error  # the loop would only log it; whoever speaks next hears of it
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _write(self, text: str) -> None:
+        self._raise_failure()
+        if self._held is not None:
+            self._held.append(text)
+            return
         with shown():
-            print(text, file=stream or sys.stdout, flush=not self._held)
+            print(text, file=(self._events_to if self.json else self._lines_to) or sys.stdout, flush=True)
 
     def note(self, text: str) -> None:
         """Something said beside the result (standard error), only without --json."""

@@ -63,7 +63,7 @@ class EventView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Events need no tidying up."""
+        self._out.release()
 
     def line(self, event: LineEvent) -> None:
         if isinstance(event, Reconnecting):
@@ -107,7 +107,7 @@ class LineView:
 
     def __init__(self, out: Output, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._hold = out.hold
+        self._hold, self._release = out.hold, out.release
         self._say = out.line
         self._note = out.note
 
@@ -117,7 +117,7 @@ class LineView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Lines need no tidying up."""
+        self._release()
 
     def line(self, event: LineEvent) -> None:
         if isinstance(event, Reconnecting) and (event.attempt == 2 or event.attempt % 10 == 0):
