@@ -41,12 +41,9 @@ class Audit:
         """
         texts = (printable(text, limit=AUDIT_TEXT.value) for text in (person, action, subject, detail))
         with self._db.transaction(durable=durable):
-            self._db.execute(
+            newest = self._db.insert(
                 "INSERT INTO audit (time, person, action, subject, detail) VALUES (?, ?, ?, ?, ?)", (time, *texts)
             )
-            row = self._db.row("SELECT max(id) FROM audit")
-            assert row is not None
-            newest = int(row[0])
             if newest % _BATCH == 0:
                 self._db.execute("DELETE FROM audit WHERE id <= ?", (newest - self._keep,))
         return newest

@@ -44,6 +44,7 @@ class Database:
         self.path = os.path.abspath(path)
         self._lock = threading.RLock()
         self._depth = 0
+        self._durable: bool | None = None  # what `synchronous` is set to; None: nothing yet
         self._connection: sqlite3.Connection | None = None
         _create_private(self.path)
         with self._documented():
@@ -67,7 +68,9 @@ class Database:
             if self._depth:
                 yield
                 return
-            self._run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            if durable is not self._durable:
+                self._run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
             self._depth = 1
             try:
                 self._run("BEGIN IMMEDIATE")
@@ -83,6 +86,12 @@ class Database:
         """Run one statement; returns how many rows it changed. Outside a transaction it is one of its own."""
         with self._lock, self.transaction():
             return self._run(sql, values).rowcount
+
+    def insert(self, sql: str, values: Values = ()) -> int:
+        """Run an INSERT of one row and return its number; 0 when it was one to be ignored (ON CONFLICT)."""
+        with self._lock, self.transaction():
+            done = self._run(sql, values)
+            return int(done.lastrowid or 0) if done.rowcount else 0
 
     def rows(self, sql: str, values: Values = ()) -> list[Row]:
         """All rows that a query gives."""

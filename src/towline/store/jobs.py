@@ -56,19 +56,20 @@ class Jobs:
     def begin(self, row: JobRow) -> tuple[JobRow, bool]:
         """Keep a new job, unless the person's request was kept before: then that one, and False."""
         with self._db.transaction():
+            if self._db.insert(
+                "INSERT INTO jobs (id, person, request, argv, terminal, on_disconnect, after, state, pid, started,"
+                " reason, bytes, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, '', 0, 0)"
+                " ON CONFLICT (person, request) DO NOTHING",
+                (row.id, row.person, row.request, json.dumps(row.argv), int(row.terminal), row.on_disconnect,
+                 row.after, row.state, row.started),
+            ):  # fmt: skip
+                return row, True
             known = self._db.row(
                 f"SELECT {_COLUMNS} FROM jobs WHERE person = ? AND request = ?",  # noqa: S608
                 (row.person, row.request),
             )
-            if known is not None:
-                return _job(known), False
-            self._db.execute(
-                "INSERT INTO jobs (id, person, request, argv, terminal, on_disconnect, after, state, pid, started,"
-                " reason, bytes, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, '', 0, 0)",
-                (row.id, row.person, row.request, json.dumps(row.argv), int(row.terminal), row.on_disconnect,
-                 row.after, row.state, row.started),
-            )  # fmt: skip
-            return row, True
+            assert known is not None
+            return _job(known), False
 
     def is_known(self, person: str, request: str) -> bool:
         """Whether that request was kept."""

@@ -90,8 +90,7 @@ class Held:
             stdin=bool(spec.get("stdin")),
             size=self._size,
         )
-        self._process, self._pidfd, self._stdin = spawned.process, spawned.pidfd, spawned.stdin
-        self.pid = spawned.process.pid
+        self.pid, self._reap, self._pidfd, self._stdin = spawned.pid, spawned.reap, spawned.pidfd, spawned.stdin
         outputs = {STDOUT: spawned.stdout}
         if spawned.stderr is not None:
             outputs[STDERR] = spawned.stderr
@@ -104,7 +103,7 @@ class Held:
     def _undo(self) -> None:
         """There is no room for a word about it: then it does not run either."""
         os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
+        self._reap()
         self._over = True
         self._taps.pause()
         self._close_input()
@@ -338,7 +337,7 @@ class Held:
             self.spool.append(CONTROL, json.dumps({"exit": ending}).encode(), always=True)
         except OSError as error:
             ending["unwritten"] = error.strerror or "disk error"
-        self._process.wait()  # reaped only now; it has ended, so this does not wait
+        self._reap()  # reaped only now; it has ended, so this does not wait
         os.close(self._pidfd)
         self.spool.close()
         self.house.ended(self, ending)

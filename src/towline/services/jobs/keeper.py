@@ -32,6 +32,7 @@ from towline.services.jobs.modes import Modes
 from towline.transports.unix import short_path
 
 FIRST_NODE_SECONDS = 10.0  # nobody came
+ANSWER_SECONDS = 0.003  # that a start waits for company
 ENDING_GRACE = 5.0  # between SIGTERM and SIGKILL for jobs when the keeper itself is told to end
 
 
@@ -45,6 +46,7 @@ class Keeper:
         self._links: set[Link] = set()
         self._node: Link | None = None
         self._grown: dict[str, Held] = {}
+        self._answers: list[tuple[Link, Header]] = []  # to starts: told together with what comes next
         self._spool_max = 1 << 62
         self._elsewhere = 0  # bytes that spools of finished jobs take, as the node counts them
 
@@ -112,6 +114,7 @@ class Keeper:
                 link.close()
 
     def _say(self, header: Header, body: bytes = b"") -> None:
+        self._answer_starts()
         if self._node is not None:
             self._node.say(header, body)
 
@@ -131,8 +134,24 @@ class Keeper:
             sentence = f"A bug in the keeper: {type(error).__name__}: {error}."
             answer, payload = {"t": "error", "code": InternalError.code, "message": sentence}, b""
             print(sentence, file=sys.stderr, flush=True)
-        if number is not None:
-            link.say({"t": "ok", **answer, "r": number}, payload)
+        if number is None:
+            return
+        answer = {"t": "ok", **answer, "r": number}
+        if header.get("t") == "start" and answer["t"] == "ok":
+            self._answer_soon(link, answer)
+        else:
+            link.say(answer, payload)
+
+    def _answer_soon(self, link: Link, answer: Header) -> None:
+        """It has started; most have also ended, or printed something, before anybody could do anything with that."""
+        if not self._answers:
+            self.loop.call_later(ANSWER_SECONDS, self._answer_starts)
+        self._answers.append((link, answer))
+
+    def _answer_starts(self) -> None:
+        answers, self._answers = self._answers, []
+        for link, answer in answers:
+            link.say(answer)
 
     def _obey(self, link: Link, header: Header, body: bytes) -> tuple[Header, bytes]:
         fields: dict[str, Any] = dict(header)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from towline.protocol.codec import Header
 from towline.services.jobs.keeping import Keeping
 from towline.store.jobs import JobRow
 
@@ -29,6 +30,7 @@ class Live:
         self.end = 1
         self.bytes = 0
         self.over = False
+        self.ending: Header | None = None  # how it ended, in the keeper's words
         self.pulse = asyncio.Event()
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.attached: set[Attachment] = set()

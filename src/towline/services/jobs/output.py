@@ -40,6 +40,11 @@ class Wanted(NamedTuple):
 async def send_output(channel: Channel, roster: Roster, row: JobRow, wanted: Wanted) -> None:
     """Everything from `wanted.seq` on, then END with how the job ended, if it has. Raises what ends the stream."""
     live = roster.live.get(row.id)
+    if live is not None and live.ending is not None and not live.ending.get("bytes"):
+        if wanted.acks:  # it printed nothing: what its spool says is here already
+            roster.read_out(row)
+        channel.end(trailer_of(live.row, live.end, live.ending))
+        return
     attachment = Attachment(channel.person)
     if live is not None:
         attachment.acked = wanted.seq - 1 if wanted.acks else None

@@ -19,6 +19,7 @@ from towline.journal.spool import remove_spool
 from towline.protocol.codec import Header
 from towline.services.jobs import messages
 from towline.services.jobs.aftermath import ended, last_known
+from towline.services.jobs.beginning import Beginning
 from towline.services.jobs.keeping import Keeping
 from towline.services.jobs.live import Attachment, Live
 from towline.services.jobs.messages import Spec, signal_name
@@ -40,6 +41,7 @@ class Roster:
         self.live: dict[str, Live] = {}
         self.keeping = Keeping(folder, spool, self._hear, self._keeper_lost)
         self._store = store
+        self._beginning = Beginning(store)
         self._todo: list[Callable[[], object]] = []
         self._saving: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
@@ -104,7 +106,7 @@ class Roster:
         )  # fmt: skip
         self._coming.append(coming)
         try:
-            row, new = await asyncio.to_thread(self._begin, row)
+            row, new = await self._beginning.begin(row)
         finally:
             self._coming.remove(coming)
         live = self.live.get(row.id)
@@ -151,13 +153,6 @@ class Roster:
     def _was_begun(self, row: JobRow) -> bool:
         """Whether a keeper has made its spool, which comes before its process."""
         return os.path.isdir(self.spool_folder(row.id))
-
-    def _begin(self, row: JobRow) -> tuple[JobRow, bool]:
-        with self._store.database.transaction():
-            kept, new = self._store.jobs.begin(row)
-            if new:
-                self._store.audit.note(row.started, row.person, "run", row.id, " ".join(row.argv))
-        return kept, new
 
     def _check_limits(self, person: str, spec: Spec) -> None:
         mine = [live for live in self.live.values() if live.row.person == person and not live.over]
@@ -281,7 +276,7 @@ class Roster:
                 live.inputs[writer] = (at, eof)
                 live.ring()
             case {"t": "exited", "end": int(end), "size": int(size), "exit": dict(ending)}:
-                live.end = end
+                live.end, live.ending = end, ending
                 self._finish(live, ended(live.row, ending, size))
             case _:
                 pass  # a newer keeper may say more

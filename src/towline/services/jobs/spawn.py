@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import functools
 import os
 import resource
+import signal
 import struct
 import subprocess
 import termios
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from towline.base.errors import CommandNotFound, LimitExceeded, NotADirectory, NotExecutable, NotFound, TowlineError
 from towline.base.text import printable
@@ -20,7 +25,8 @@ ORIGINAL_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
 class Spawned:
     """A process with our ends of its pipes (None: none), or the terminal's master in `stdin` and `stdout` both."""
 
-    process: subprocess.Popen[bytes]
+    pid: int
+    reap: Callable[[], object]
     pidfd: int
     stdin: int | None
     stdout: int
@@ -39,7 +45,7 @@ def spawn(
     except OSError as error:
         raise _said(error, argv[0], cwd)
     try:
-        resource.prlimit(spawned.process.pid, resource.RLIMIT_NOFILE, ORIGINAL_FILES)
+        resource.prlimit(spawned.pid, resource.RLIMIT_NOFILE, ORIGINAL_FILES)
     except OSError:
         pass  # it has ended already
     return spawned
@@ -51,35 +57,55 @@ def resize(master: int, rows: int, columns: int) -> None:
 
 
 def _on_pipes(argv: list[str], program: str, cwd: str, env: dict[str, str], stdin: bool) -> Spawned:
-    process = subprocess.Popen(
-        argv,
-        executable=program or None,
-        cwd=cwd,
-        env=env,
-        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    ends = [_own(process.stdin.fileno()) if process.stdin else None]
-    ends += [_own(process.stdout.fileno()), _own(process.stderr.fileno())]
-    for file in (process.stdin, process.stdout, process.stderr):
-        if file is not None:
-            file.close()
-    process.stdin = process.stdout = process.stderr = None
-    stdout = ends[1]
+    ours: list[int | None] = [None, None, None]
+    theirs: list[int] = []
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = []
+    if not stdin:
+        actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
+    try:
+        for number in (0, 1, 2) if stdin else (1, 2):
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            own, other = (writing, reading) if number == 0 else (reading, writing)
+            ours[number] = own
+            theirs.append(other)
+            os.set_blocking(own, False)
+            actions.append((os.POSIX_SPAWN_DUP2, other, number))
+        pid = _posix_spawn(program or argv[0], argv, cwd, env, actions)
+    except BaseException:
+        theirs += [own for own in ours if own is not None]
+        raise
+    finally:
+        for descriptor in theirs:
+            os.close(descriptor)
+    stdout = ours[1]
     assert stdout is not None
-    return Spawned(process, os.pidfd_open(process.pid), ends[0], stdout, ends[2])
+    return Spawned(pid, functools.partial(os.waitpid, pid, 0), os.pidfd_open(pid), ours[0], stdout, ours[2])
 
 
-def _own(descriptor: int) -> int:
-    """A descriptor that nobody closes behind our back, not blocking, not inherited."""
-    own = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.set_blocking(own, False)
-    return own
+def _posix_spawn(program: str, argv: list[str], cwd: str, env: dict[str, str], actions: list[Any]) -> int:
+    """The pid. What `subprocess` does, in half the time: nothing is left to be closed in the child, because all our
+    descriptors are close-on-exec; the folder is changed here, because the keeper has one thread and needs none."""
+    found = [program]
+    if not os.path.dirname(program):
+        found = [os.path.join(folder, program) for folder in os.get_exec_path(env)]
+    problem: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
+    os.chdir(cwd)
+    try:
+        for path in found:
+            if not os.path.exists(path):
+                continue
+            try:
+                return os.posix_spawn(
+                    path, argv, env, file_actions=actions, setsid=True, setsigmask=(),
+                    setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # which Python ignores
+                )  # fmt: skip
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                problem = error
+        raise problem
+    finally:
+        os.chdir("/")
 
 
 def _on_terminal(
@@ -111,7 +137,7 @@ def _on_terminal(
     finally:
         os.close(slave)
     os.set_blocking(master, False)
-    return Spawned(process, os.pidfd_open(process.pid), master, master, None)
+    return Spawned(process.pid, process.wait, os.pidfd_open(process.pid), master, master, None)
 
 
 def _said(error: OSError, command: str, cwd: str) -> TowlineError:
