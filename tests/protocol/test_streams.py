@@ -208,6 +208,33 @@ def test_credit_comes_back_by_half_windows() -> None:
     talk.does(consume).says(f"CREDIT stream 0 +{5 * cost}", f"CREDIT stream 1 +{5 * cost}")
 
 
+@pytest.mark.parametrize("cls", [Class.CHAT, Class.BULK])
+def test_what_goes_at_once_is_what_would_have_been_queued(cls: Class) -> None:
+    for sizes in ([0, 1, 1500, 1500], [900] * 12, [4096, 10], [5000, 10]):
+        quick, queued = (opened_pair(node_limits=SMALL)[0] for _ in range(2))
+        ours, theirs = (session.open({"service": "echo"}, cls) for session in (quick, queued))
+        assert quick.at_once(ours, b"before the OPEN is out") is None
+        taken(quick), taken(queued)
+        went = 0
+        for size in sizes:
+            body = bytes(size)
+            if (frame := quick.at_once(ours, body)) is None:
+                break
+            went += 1
+            queued.send(theirs, body)
+            assert frame == taken(queued)
+        assert ours.send_window.available == theirs.send_window.available
+        assert bool(went) == (cls is Class.CHAT and sizes[0] < 4096), "bulk leaves room; one beyond a limit is queued"
+
+
+def test_nothing_goes_at_once_that_the_other_side_does_not_take() -> None:
+    session = opened_pair(node_limits=SMALL._replace(message=500))[0]
+    stream = session.open({"service": "echo"})
+    taken(session)
+    assert session.at_once(stream, bytes(501)) is None
+    assert session.at_once(stream, bytes(500)) is not None
+
+
 def test_consuming_more_than_came_does_nothing() -> None:
     talk = node_talk(SMALL).hears(opening(), data(body=bytes(1000)))
     talk.does(lambda s: s.consume(talk.stream, 100_000)).does(lambda s: s.consume(talk.stream, 100_000)).says()

@@ -78,7 +78,7 @@ class Scheduler:
     def may_overtake_none(self, stream: Stream, size: int) -> bool:
         """Whether `size` bytes of DATA may go out now without passing anything by, within the credit; spent if so."""
         window = stream.send_window
-        if self.pending or self._starved or stream.has_output:
+        if self.pending or self._starved or stream.has_output or stream.scheduling is Class.BULK:
             return False
         if size > min(window.available, self.window.available, self._quantum):
             return False

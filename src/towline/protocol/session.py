@@ -196,9 +196,9 @@ class Session:
             self._require_open()
         self._streams.send(stream, body, header)
 
-    def at_once(self, stream: Stream, body: Buffer) -> bytes | None:
-        """The bytes of one message that need not wait for anything; None: `send` it."""
-        if self.state is not State.OPEN or not stream.can_send:
+    def at_once(self, stream: Stream, body: bytes) -> bytes | None:
+        """The frame of one message that need not wait for anything, as `send` would write it; None: `send` it."""
+        if self.state is not State.OPEN or not stream.can_send or len(body) > self.peer_limits.message:
             return None
         if not self._scheduler.may_overtake_none(stream, PREFIX_SIZE + len(body)):
             return None

@@ -105,7 +105,7 @@ class Stream:
             self._queue.append((header, memoryview(body)))
         self.queued += len(header) + size
 
-    def whole_frame(self, body: Buffer) -> bytes:
+    def whole_frame(self, body: bytes) -> bytes:
         """One message without a header as a frame that is not queued."""
         return _pack_prefix(_DATA, 0, 0, len(body), self.id) + body
 

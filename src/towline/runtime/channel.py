@@ -132,7 +132,7 @@ class Channel:
         self.connection.session.send(self.stream, body, header)
         self.connection.flush_soon()
 
-    def send_at_once(self, body: Buffer) -> None:
+    def send_at_once(self, body: bytes) -> None:
         """`send_nowait`, without the turn of the loop that lets messages leave together: for one that thousands get,
         each over a connection of their own."""
         if self._error is not None:

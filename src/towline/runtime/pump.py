@@ -138,7 +138,7 @@ class Connection:
             self._flush_due = True
             self.loop.call_soon(self.flush)
 
-    def send_at_once(self, stream: Stream, body: Buffer) -> bool:
+    def send_at_once(self, stream: Stream, body: bytes) -> bool:
         """Give the transport a message that nothing stands before; False: it must be queued."""
         transport = self.transport
         if self._closed or transport is None or transport.backlog >= WRITE_HIGH:
