@@ -138,7 +138,7 @@ class TreeSource:
     def small(self, entry: Entry, folders: Folders) -> bytes:
         full = self._full(entry.path)
         folder, name = folders.parent(full)
-        fd, info = open_regular(folder, name, full)
+        fd, info = open_regular(folder, name, full, looked=True)  # the walk did
         try:
             _check_pin(info, entry)
             with oserrors(full):

@@ -264,11 +264,15 @@ def stat_of(name: str, info: os.stat_result) -> Stat:
     return Stat(name, kind_of(info.st_mode), info.st_size, info.st_mtime_ns, info.st_mode & PERMISSIONS)
 
 
-def open_regular(folder: int, name: str, path: str) -> tuple[int, os.stat_result]:
-    """Open `name` in `folder` for reading if it is a regular file. `path` is for the sentence of the error."""
+def open_regular(folder: int, name: str, path: str, *, looked: bool = False) -> tuple[int, os.stat_result]:
+    """Open `name` in `folder` for reading if it is a regular file. `path` is for the sentence of the error.
+
+    `looked`: the caller has seen a regular file there a moment ago.
+    """
     with oserrors(path):
         # Looked at first, since opening a device can already do something; and again after, when it can't change.
-        _check_regular(lstat_at(folder, name).st_mode, path)
+        if not looked:
+            _check_regular(lstat_at(folder, name).st_mode, path)
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         try:
             info = os.fstat(fd)
