@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from pathlib import Path
 
 import pytest
+from tests.kit import Relay, _copy, run
 from tests.transfers.kit import KIB, MIB, Heard, Town, partials, rubbish, seen, write
 
 from towline.base.errors import Unreachable
-from towline.client.events import Progress, Started
+from towline.client.connect import connect
+from towline.client.events import Done, Progress, Started
 from towline.client.line import Connected, Reconnecting
 from towline.client.transfer import Options
 from towline.lab.faults_script import Step
+from towline.trust.pins import KnownNodes
 
 
 def big(path: Path, size: int = 12 * MIB, seed: int = 1) -> bytes:
@@ -263,3 +267,38 @@ def test_over_the_unix_socket(town: Town, tmp_path: Path) -> None:
         assert town.put(tmp_path / "big", f"files/u{lanes}", lanes=lanes, address=unix).sent_bytes == len(content)
         town.get(f"files/u{lanes}", tmp_path / f"u{lanes}", lanes=lanes, address=unix)
         assert (tmp_path / f"u{lanes}").read_bytes() == content
+
+
+class OneConnection(Relay):
+    """Lets the first connection live; the others get through the handshake and no further."""
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.count:
+            await super()._serve(reader, writer)
+            return
+        self.count += 1
+        there_reader, there_writer = await asyncio.open_connection(*self.to.rsplit(":", 1))
+        async with self._held(writer), self._held(there_writer):
+            upward = asyncio.ensure_future(_copy(reader, there_writer))
+            left = 4000
+            while data := await there_reader.read(left):
+                writer.write(data)
+                left -= len(data)
+            await writer.drain()
+            upward.cancel()
+
+
+def test_where_no_second_connection_is_kept_the_first_carries_it_all(town: Town, tmp_path: Path) -> None:
+    content = big(town.share / "big")
+
+    async def through_the_relay() -> tuple[Done, int]:
+        async with OneConnection(town.address) as relay:
+            KnownNodes(home).set_address("home", relay.address)
+            async with connect("home", home=home) as line:
+                return await line.get("files/big", str(tmp_path), options=Options(lanes=1)), relay.count
+
+    home = town.home()
+    done, connections = run(through_the_relay())
+    assert (tmp_path / "big").read_bytes() == content
+    assert done.cuts == 0
+    assert 3 <= connections <= 10

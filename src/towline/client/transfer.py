@@ -38,7 +38,7 @@ Drive: TypeAlias = Callable[[Lane, int], None]
 _TICK = 0.2  # seconds between two looks at the counters
 # A transfer smaller than this does not earn the round trips of a second connection.
 _WORTH_A_LANE = 1024 * 1024
-_FRUITLESS = 5  # conversations in a row that ended on an open connection without an outcome
+_FRUITLESS = 5  # conversations, or lanes, in a row that ended on an open connection and brought nothing
 
 
 @dataclass(slots=True)
@@ -297,8 +297,10 @@ class Transfer(ABC):
         *,
         streams: bool,
     ) -> None:
+        idle = 0  # lanes in a row that ended before they had brought anything
         while not over() and connection.is_open:
             number, ticket = await self._ticket(talk)
+            before = self.in_flight()
             try:
                 if streams or connection.peer.kind == "memory":
                     await self._over_stream(connection, drive, number)
@@ -308,6 +310,9 @@ class Transfer(ABC):
                 if not connection.is_open:
                     return  # the conversation's stream says so, too
                 streams = self._over_streams = True  # a second connection cannot be had
+            idle = idle + 1 if self.in_flight() == before else 0
+            if idle >= _FRUITLESS:
+                streams = self._over_streams = True  # nor can one be kept
 
     async def _ticket(self, talk: Talk) -> tuple[int, str]:
         if self._tickets.empty():
