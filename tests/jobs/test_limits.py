@@ -80,15 +80,20 @@ def test_kept_output_of_a_person_is_counted(make_place: Made) -> None:
     """Half of a node's spool at the most, in commands that have ended; reading or forgetting makes room."""
     place = make_place("--spool", "4MiB", "--spool-per-job", "2MiB")
     big = ("run", "home", "--detach", "--", "head", "-c", "1200000", "/dev/zero")
-    for _ in range(2):
-        job = tow(*big, home=place.home).stdout.strip()
-        tow("attach", "home", job, "--from", "1000000", home=place.home)  # waits for its end, reads nothing
+    jobs = [tow(*big, home=place.home).stdout.strip() for _ in range(2)]
+    for job in jobs:
+        tow("logs", "home", job, "--follow", home=place.home)  # waits for its end, acknowledges nothing
     said = tow(*big, home=place.home, expect=10).stderr
     assert "Limit job_spool_person is 2097152 bytes" in said
     assert "tow forget ALIAS JOB" in said
     assert said.count("\n") == 1
-    tow("forget", "home", job, home=place.home)
+    tow("forget", "home", jobs[0], home=place.home)
+    third = tow(*big, home=place.home).stdout.strip()
+    tow("logs", "home", third, "--follow", home=place.home)
+    tow(*big, home=place.home, expect=10)
+    tow("attach", "home", jobs[1], home=place.home)  # what was read goes when its room is needed
     tow(*big, home=place.home)
+    tow("attach", "home", jobs[1], home=place.home, expect=4)
 
 
 def test_when_all_together_keep_too_much_commands_wait_and_readers_get_on(make_place: Made) -> None:

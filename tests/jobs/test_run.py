@@ -46,6 +46,8 @@ def test_words_never_meet_a_shell_and_a_shell_line_does(place: Place) -> None:
             words = ["printf", "[%s]", "a b", "$HOME", "*", "", "\udcff"]
             assert (await line.run(words)).stdout == b"[a b][$HOME][*][][\xff]"
             assert (await line.run(["echo a | tr a b"], shell=True)).stdout == b"b\n"
+            above = await line.run(["sh", "-c", "cd ..; pwd"])
+            assert (await line.run(["pwd"], cwd="..")).stdout == above.stdout  # from the home folder on
             result = await line.run(["sh", "-c", "pwd; echo $WHO"], cwd="/usr", env={"WHO": "ann"})
             assert result.stdout == b"/usr\nann\n"
 
@@ -242,5 +244,19 @@ def test_a_person_may_run_so_many_at_a_time(place: Place, monkeypatch: pytest.Mo
         async with place.line() as line:
             with pytest.raises(LimitExceeded, match="job_arguments"):
                 await line.run(["echo"] * 5000)
+
+    run(go())
+
+
+def test_output_that_is_forgotten_while_it_is_read_is_no_exit_status(place: Place) -> None:
+    async def go() -> None:
+        async with place.line() as line:
+            done = await line.run(["head", "-c", "30000000", "/dev/zero"])
+            reading = line.job(done.job).output()
+            await anext(reading)  # no more than the windows hold is on its way
+            await line.job(done.job).forget()
+            with pytest.raises(UnknownJob, match="forgotten while it was read"):
+                async for _ in reading:
+                    pass
 
     run(go())

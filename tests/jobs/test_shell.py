@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import subprocess
 import time
 
+from msgspec.structs import replace
 from tests.jobs.kit import Made, Place
 from tests.jobs.terminals import Make, Terminal, job_of, needs
 from tests.kit import DEADLINE, TOW, environment, events, tow
@@ -193,8 +193,6 @@ def test_a_second_ctrl_c_leaves_it_running(place: Place) -> None:
 def test_several_nodes_one_of_them_away(place: Place) -> None:
     known = KnownNodes(str(place.home))
     home = known.find("home")
-    from msgspec.structs import replace
-
     for alias, address in (("web1", home.address), ("web2", home.address), ("away", "127.0.0.1:1")):
         known.add(replace(home, alias=alias, address=address, addresses=(address,)), replace=True)
     (place.home / "config.toml").write_text('[groups]\nweb = ["web1", "web2"]\n')
@@ -207,7 +205,49 @@ def test_several_nodes_one_of_them_away(place: Place) -> None:
     assert "--- web1, web2" in done.stdout
     said = events(tow("run", "@web", "--json", "--", "true", home=place.home).stdout)
     assert sorted(each["node"] for each in said if each["event"] == "host") == ["web1", "web2"]
-    assert os.path.isdir(place.home)
+    raw = "".join(f"\\{byte:03o}" for byte in "统一码".encode("gbk"))
+    done = tow("run", "@web", "--encoding", "gbk", "--shell", f"printf '{raw}'", home=place.home)
+    assert sorted(line for line in done.stdout.splitlines() if "|" in line) == ["web1 | 统一码", "web2 | 统一码"]
+
+
+def test_ctrl_c_is_all_commands_of_several_nodes(place: Place) -> None:
+    """… and who had not begun does not; a second one leaves them running."""
+    known = KnownNodes(str(place.home))
+    home = known.find("home")
+    for alias in ("one", "two", "three"):
+        known.add(replace(home, alias=alias), replace=True)
+
+    def start(script: str, *options: str) -> subprocess.Popen[bytes]:
+        words = [*TOW, "run", "one,two,three", *options, "--json", "--", "sh", "-c", script]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment(place.home))
+
+    script = "trap 'exit 33' INT; echo ready; while :; do sleep 1; done"
+    client = start(script, "--parallel", "2")
+    assert client.stdout is not None
+    ready = 0
+    while ready < 2:
+        ready += json.loads(client.stdout.readline()).get("data") == "ready\n"
+    client.send_signal(signal.SIGINT)
+    said = {each["node"]: each for each in events(client.stdout.read().decode()) if each["event"] == "host"}
+    assert client.wait(DEADLINE) == 130
+    assert sorted(str(each["status"]) for each in said.values()) == ["33", "33", "None"]
+    client.stdout.close()
+    client = start(script.replace("exit 33", ":"))
+    assert client.stdout is not None
+    jobs, ready, pressed = set(), 0, 0
+    for line in client.stdout:
+        each = json.loads(line)
+        jobs |= {each["job"]} if each["event"] == "started" else set()
+        ready += each.get("data") == "ready\n"
+        if (ready == 3 and not pressed) or (each["event"] == "interrupt" and pressed == 1):
+            pressed += 1
+            client.send_signal(signal.SIGINT)
+    assert client.wait(DEADLINE) == 130
+    client.stdout.close()
+    rows = {row["job"]: row for row in events(tow("jobs", "home", "--json", home=place.home).stdout)}
+    assert {rows[job]["state"] for job in jobs} == {"running"}
+    for job in jobs:
+        tow("kill", "home", job, "--signal", "KILL", home=place.home)
 
 
 def test_the_spool_sizes_are_checked(make_place: Made) -> None:

@@ -12,7 +12,7 @@ import select
 import signal
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from towline.base.errors import DiskError, Exit, UsageError
@@ -97,6 +97,13 @@ class Printer:
             return
         await write(1 if item.stream == "stdout" else 2, data if text is None else text.encode("utf-8", "replace"))
 
+    def recoded(self, chunk: Chunk) -> Chunk:
+        """The same in UTF-8."""
+        decoder = self._decoders.get(chunk.stream)
+        if decoder is None:
+            return chunk
+        return chunk._replace(data=decoder.decode(chunk.data).encode("utf-8", "replace"))
+
     async def finish(self) -> None:
         """A character that was never finished is shown as such."""
         for name, decoder in self._decoders.items():
@@ -180,8 +187,8 @@ def _read() -> bytes:
         raise DiskError(f"Standard input cannot be read: {error.strerror}.") from error
 
 
-def on_interrupt(job: Job, out: Output, alias: str, leave: Callable[[], object]) -> None:
-    """The first Ctrl-C is the remote command's; the second leaves it running."""
+def on_interrupt(jobs: Callable[[], Iterable[Job]], out: Output, leave: Callable[[], object], left: str) -> None:
+    """The first Ctrl-C is the remote commands'; the second leaves them running, and says `left`."""
     pressed = 0
     tasks: set[asyncio.Task[Any]] = set()
 
@@ -189,14 +196,15 @@ def on_interrupt(job: Job, out: Output, alias: str, leave: Callable[[], object])
         nonlocal pressed
         pressed += 1
         if pressed > 1:
-            out.note(f"\nLeft running; come back with: tow attach {printable(alias)} {job.id}")
+            out.note(f"\nLeft running; {left}")
             leave()
             return
-        out.event("interrupt", job=job.id)
         out.note("\nInterrupting the remote command; Ctrl-C again leaves it running.")
-        task = asyncio.ensure_future(job.signal("INT"))
-        tasks.add(task)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        for job in jobs():
+            out.event("interrupt", job=job.id)
+            task = asyncio.ensure_future(job.signal("INT"))
+            tasks.add(task)
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, press)
 
@@ -223,7 +231,7 @@ async def follow(
 
     if feeding is not None:
         feeding.add_done_callback(fed)
-    on_interrupt(job, out, alias, leave)
+    on_interrupt(lambda: [job], out, leave, f"come back with: tow attach {printable(alias)} {job.id}")
     try:
         await showing
     except DiskError as error:

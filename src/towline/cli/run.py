@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("alias", metavar="ALIAS[,ALIAS|@GROUP…]")
     take_command(parser, help="the command and its words; no shell looks at them")
     parser.add_argument("--shell", metavar="TEXT", help="a line for /bin/sh on the node instead of a command")
-    parser.add_argument("--cwd", default="", metavar="DIR", help="where to run (default: the home folder)")
+    parser.add_argument("--cwd", default="", metavar="DIR", help="where to run (default: home, relative to it)")
     parser.add_argument("--env", action="append", default=[], metavar="K=V", help="set a variable; repeatable")
     parser.add_argument("--timeout", type=duration, default=0.0, metavar="TIME", help="end it after this time")
     parser.add_argument("--detach", action="store_true", help="print the job's id alone and leave")

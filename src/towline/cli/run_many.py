@@ -7,7 +7,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from towline.base.errors import Exit, TowlineError
+from towline.base.errors import Exit, Interrupted, TowlineError
 from towline.base.text import printable
 from towline.cli.output import Output
 
@@ -24,6 +24,7 @@ class _Host:
 
     alias: str
     job: str = ""
+    running: Job | None = None
     status: int | None = None
     signal: str | None = None
     error: TowlineError | None = None
@@ -40,20 +41,47 @@ class _Host:
 
 async def run_many(args: argparse.Namespace, out: Output, aliases: list[str]) -> int:
     """Run it everywhere; the worst status."""
+    from towline.cli.jobbing import on_interrupt
+
     hosts = [_Host(alias) for alias in dict.fromkeys(aliases)]
     turn = asyncio.Semaphore(args.parallel)
     width = max(len(host.alias) for host in hosts)
 
+    interrupted = False
+
+    def to_interrupt() -> list[Job]:
+        nonlocal interrupted
+        interrupted = True  # and those whose turn has not come stay where they are
+        return [host.running for host in hosts if host.running is not None]
+
+    def leave() -> None:
+        for task in tasks:
+            task.cancel()
+
     async def one(host: _Host) -> None:
         async with turn:
             try:
+                if interrupted:
+                    raise Interrupted("Not started.")
                 await _on_host(args, out, host, width)
+            except asyncio.CancelledError:
+                host.error = Interrupted("Left running.")
+                raise
             except TowlineError as error:
                 host.error = error
                 out.event("error", node=host.alias, code=error.code, name=error.name,
                           message=printable(error.sentence), retryable=error.retryable, job=host.job)  # fmt: skip
 
-    await asyncio.gather(*map(one, hosts))
+    tasks = [asyncio.ensure_future(one(host)) for host in hosts]
+    on_interrupt(to_interrupt, out, leave, "come back with: tow attach NODE JOB")
+    try:
+        await asyncio.wait(tasks)
+    except asyncio.CancelledError:
+        leave()
+        raise
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
     if args.gather:
         _show_gathered(out, hosts)
     _conclude(args, out, hosts)
@@ -70,7 +98,7 @@ async def _on_host(args: argparse.Namespace, out: Output, host: _Host, width: in
     quiet = Output(json=out.json) if out.json else _Silent(json=False)
     async with connect(host.alias, give_up=args.give_up, on_event=tell_line_events(quiet)) as line:
         job: Job = await start(line, args, stdin=False)
-        host.job = job.id
+        host.job, host.running = job.id, job
         out.event("started", node=host.alias, job=job.id)
         if args.detach:
             host.status = 0
@@ -81,12 +109,13 @@ async def _on_host(args: argparse.Namespace, out: Output, host: _Host, width: in
                 if out.json or not isinstance(item, Chunk):
                     await printer.show(item)
                 elif args.gather:
-                    _gather(host, item)
+                    _gather(host, printer.recoded(item))
                 else:
-                    await _show_lines(host, item, width)
+                    await _show_lines(host, printer.recoded(item), width)
             for stream in host.rest:
                 await _flush(host, stream, width)
         finally:
+            host.running = None
             await job.close()
         assert job.ended is not None
         host.status, host.signal = job.ended.exit_status, job.ended.signal

@@ -127,8 +127,9 @@ def order_for(job: str, spec: Spec, spool: int) -> dict[str, Any]:
         argv, program = ["-" + os.path.basename(base["SHELL"])], base["SHELL"]
     elif spec.shell:
         argv = ["/bin/sh", "-c", spec.argv[0]]
+    cwd = os.path.join(base["HOME"], spec.cwd) if spec.cwd else base["HOME"]
     return {
-        "job": job, "argv": argv, "program": program, "cwd": spec.cwd or base["HOME"], "env": env,
+        "job": job, "argv": argv, "program": program, "cwd": cwd, "env": env,
         "stdin": spec.stdin, "size": spec.size, "timeout": spec.timeout, "grace": KILL_GRACE,
         "overflow": spec.overflow, "spool": spool,
     }  # fmt: skip

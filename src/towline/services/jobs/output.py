@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from towline.base.errors import Draining
+from towline.base.errors import Draining, UnknownJob
 from towline.base.limits import KIB, MIB
 from towline.journal import Gap, Record
 from towline.journal.interface import Item
@@ -87,7 +87,7 @@ async def _pump(channel: Channel, roster: Roster, row: JobRow, live: Live | None
     try:
         while True:
             over, pulse = live is None or live.over, live.pulse if live is not None else None
-            items = await _read(reader, live)
+            items = await _read(reader, live, row)
             for header, body, exit_ in _messages(items, wanted.streams):
                 if exit_:
                     return trailer_of(live.row if live is not None and live.over else row, reader.seq, exit_)
@@ -106,13 +106,15 @@ async def _pump(channel: Channel, roster: Roster, row: JobRow, live: Live | None
         reader.close()
 
 
-async def _read(reader: SpoolReader, live: Live | None) -> list[Item]:
+async def _read(reader: SpoolReader, live: Live | None, row: JobRow) -> list[Item]:
     try:
         if live is not None and live.end - reader.seq <= NEAR_RECORDS:
             return reader.read() if live.over or live.end > reader.seq else []
         return await asyncio.to_thread(reader.read, FAR_BYTES)
     except FileNotFoundError:
-        return []  # forgotten meanwhile, or never begun
+        if (live.row if live is not None else row).bytes:  # an exit status now would say that this was all
+            raise UnknownJob("The job's output was forgotten while it was read.") from None
+        return []  # it has none, or never began
 
 
 async def _either(pulse: asyncio.Event, draining: asyncio.Event) -> None:

@@ -169,6 +169,8 @@ class Roster:
         if self.keeping.elsewhere > limit // 2:
             kept = await asyncio.to_thread(self._store.jobs.kept_bytes, person)
             if kept >= limit:
+                kept -= await asyncio.to_thread(self._drop_read, person, kept - limit + 1)
+            if kept >= limit:
                 raise LimitExceeded(
                     f"Limit job_spool_person is {limit} bytes; {kept} are kept of your finished jobs. "
                     "Forget some: tow forget ALIAS JOB."
@@ -353,6 +355,15 @@ class Roster:
             crowded = self.keeping.elsewhere > CROWDED * self.keeping.spool and row.id in self._read_out
             if (row.ended or 0) < before or crowded or len(rows) - index > JOB_ROWS.value:
                 self._drop(row)
+
+    def _drop_read(self, person: str, wanted: int) -> int:
+        """Drop what was read of a person, the oldest first, until so many bytes are free; how many are. Blocking."""
+        freed = 0
+        for row in self._store.jobs.finished():
+            if freed < wanted and row.person == person and row.id in self._read_out:
+                self._drop(row)
+                freed += row.size
+        return freed
 
     def _drop(self, row: JobRow) -> None:
         remove_spool(self.spool_folder(row.id))

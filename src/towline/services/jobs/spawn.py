@@ -15,7 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from towline.base.errors import CommandNotFound, LimitExceeded, NotADirectory, NotExecutable, NotFound, TowlineError
+from towline.base.errors import (
+    CommandNotFound,
+    LimitExceeded,
+    NotADirectory,
+    NotExecutable,
+    NotFound,
+    PermissionDenied,
+    TowlineError,
+)
 from towline.base.text import printable
 
 ORIGINAL_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -143,8 +151,11 @@ def _on_terminal(
 def _said(error: OSError, command: str, cwd: str) -> TowlineError:
     shown = printable(command, limit=200)
     if error.filename == cwd and not os.path.isdir(cwd):
-        kind = NotADirectory if isinstance(error, NotADirectoryError) else NotFound
-        return kind(f"The folder {printable(cwd, limit=200)} to run in does not exist on the node.")
+        if isinstance(error, NotADirectoryError):
+            return NotADirectory(f"{printable(cwd, limit=200)} on the node is no folder to run in.")
+        return NotFound(f"The folder {printable(cwd, limit=200)} to run in does not exist on the node.")
+    if error.filename == cwd and not os.access(cwd, os.X_OK):
+        return PermissionDenied(f"The node's user may not enter the folder {printable(cwd, limit=200)}.")
     match error:
         case FileNotFoundError() | NotADirectoryError():
             return CommandNotFound(f"The node has no command {shown!r}.")
