@@ -91,6 +91,10 @@ class Feeding:
         await self._bell.wait()
 
     async def _feed(self) -> None:
+        async with self._line.places.feeding:
+            await self._feed_now()
+
+    async def _feed_now(self) -> None:
         fruitless = 0
         while not self._is_over:
             connection = await self._line.connection()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -105,19 +105,35 @@ class Job:
         `acknowledge`: what was taken from here need not be kept when room is short. Raises JobLost, UnknownJob,
         JobUnreachable (given up; the job goes on).
         """
+        first, self._first = self._first, None
+        if first is None:
+            await self.line.places.following.take()
+        elif from_ != 1 or stream != "both":
+            _detach(first)
+            first = None
+        request: Header = {"stream": stream, "follow": follow, "acks": acknowledge}
+        following = self._follow(first, request, from_, {"screen": screen, "note": note})
+        try:
+            async for item in following:
+                yield item
+        finally:
+            await following.aclose()
+            self.line.places.following.leave()
+
+    async def _follow(
+        self, channel: Channel | None, request: Header, from_: int, once: Header
+    ) -> AsyncGenerator[Chunk | Missing, None]:
+        """`channel`: the stream that is open already. `once`: what is asked for with the first attachment."""
         seq, fruitless = from_, 0
         while True:
             connection = await self._connection()
             before = seq
-            channel: Channel | None = None
             try:
-                channel, self._first = self._first if from_ == 1 and stream == "both" else None, None
                 if channel is None or channel.closed:
-                    request: Header = {"from": seq, "stream": stream, "follow": follow, "acks": acknowledge}
-                    request |= {"screen": screen and seq == from_, "note": note and seq == from_}
-                    channel = connection.open(self._request("attach", **request), self._class)
+                    header = self._request("attach", **{"from": seq}, **request, **(once if seq == from_ else {}))
+                    channel = connection.open(header, self._class)
                     self.state = str((await channel.accepted()).get("state", ""))
-                async for item in self._items(channel, acknowledge):
+                async for item in self._items(channel, request["acks"] is True):
                     yield item
                     seq = item.seq + 1 if isinstance(item, Chunk) else item.to
                 return
@@ -128,6 +144,7 @@ class Job:
             finally:
                 if channel is not None:
                     _detach(channel)
+                channel = None
 
     async def _items(self, channel: Channel, acknowledge: bool) -> AsyncIterator[Chunk | Missing]:
         taking, replay = Taking(channel), Replay()
@@ -198,6 +215,7 @@ class Job:
         if self._first is not None:
             channel, self._first = self._first, None
             _detach(channel)
+            self.line.places.following.leave()
 
     # --- inside ---
 
@@ -214,6 +232,10 @@ class Job:
 
     async def _ask(self, request: Header) -> Header:
         """A request that does no harm twice."""
+        async with self.line.places.asking:
+            return await self._ask_now(request)
+
+    async def _ask_now(self, request: Header) -> Header:
         while True:
             connection = await self._connection()
             channel = connection.open(request, Class.INTERACTIVE)
@@ -262,9 +284,19 @@ class JobVerbs(Reach):
         )  # fmt: skip
         body = spec.encode()
         scheduling = Class.BULK if size is None else Class.INTERACTIVE
+        if not detach and self.places.following.take_nowait():
+            try:
+                return await self._begin(body, scheduling, follow=True)
+            except BaseException:
+                self.places.following.leave()
+                raise
+        async with self.places.asking:  # whoever wants its output waits for a place then
+            return await self._begin(body, scheduling, follow=False)
+
+    async def _begin(self, body: bytes, scheduling: Class, *, follow: bool) -> Job:
         while True:
             connection = await self.connection()
-            channel = connection.open({"service": "jobs", "op": "start", "follow": not detach}, scheduling)
+            channel = connection.open({"service": "jobs", "op": "start", "follow": follow}, scheduling)
             try:
                 channel.send_nowait(body)
                 answer = await channel.accepted()
@@ -276,15 +308,15 @@ class JobVerbs(Reach):
             except BaseException:
                 channel.reset()
                 raise
-            return self._started(channel, answer, scheduling, detach=detach)
+            return self._started(channel, answer, scheduling, follow=follow)
 
-    def _started(self, channel: Channel, answer: Header, scheduling: Class, *, detach: bool) -> Job:
+    def _started(self, channel: Channel, answer: Header, scheduling: Class, *, follow: bool) -> Job:
         job = Job(self, printable(str(answer.get("job", "")), limit=64), scheduling=scheduling)
         job.state = str(answer.get("state", ""))
-        if detach:
-            channel.end()
-        else:
+        if follow:
             job._first = channel  # noqa: SLF001  # the same room
+        else:
+            channel.end()
         return job
 
     async def run(

@@ -13,6 +13,7 @@ from towline.base.errors import ConnectionLost, NotTowline, TowlineError, Unreac
 from towline.client.attempt import Attempt, Credentials
 from towline.client.files import FileVerbs
 from towline.client.jobs import JobVerbs
+from towline.client.places import Places
 from towline.client.reach import Target
 from towline.client.rooms import RoomVerbs
 from towline.protocol.codec import Header
@@ -72,6 +73,7 @@ class Line(FileVerbs, RoomVerbs, JobVerbs):
         self.welcome: Welcome | None = None
         self.address = ""
         self.cuts = 0
+        self.places = Places()
         self.on_event: Callable[[LineEvent], None] = on_event or (lambda _: None)
         self._give_up = give_up
         self._connection: Connection | None = None

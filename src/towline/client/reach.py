@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from msgspec import Struct
 
 from towline.base.errors import PeerError, TowlineError
+from towline.client.places import Places
 from towline.protocol.codec import Header
 from towline.protocol.table import Class
 from towline.runtime.channel import Channel
@@ -28,6 +29,7 @@ class Reach(ABC):
     target: Target
     home: str
     address: str
+    places: Places
 
     @abstractmethod
     async def connection(self) -> Connection:
