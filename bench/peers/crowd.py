@@ -107,13 +107,19 @@ class Crowd:
 
 
 def _become_light(channel: Channel, hearing: Hearing) -> None:
-    """From here on the connection's bytes are only kept."""
-    transport: Any = channel.connection.transport
+    """From here on its bytes are kept first and looked at later; then pings are answered, credit is returned."""
+    connection = channel.connection
+    transport: Any = connection.transport
     tls = transport._tls  # noqa: SLF001
 
     def decrypt(data: bytes) -> bytes:
         tls.feed(data)
-        return b"".join(tls.decrypt())
+        plain = b"".join(tls.decrypt())
+        if plain:
+            connection.received(plain)
+        while channel.receive_nowait() is not None:
+            pass
+        return plain
 
     transport._raw.set_protocol(Reader(hearing, decrypt, lambda plain: plain.count(_RECORD)))  # noqa: SLF001
 

@@ -69,21 +69,28 @@ class Reader(asyncio.Protocol):
 
     def __init__(self, hearing: Hearing, decrypt: Callable[[bytes], bytes], count: Callable[[bytes], int]) -> None:
         self._hearing, self._decrypt, self._count = hearing, decrypt, count
-        self._held = b""
+        self._held = self._plain = b""
         hearing.readers.append(self)
 
     def data_received(self, data: bytes) -> None:
+        self._held += data
         if len(data) > _PING_BYTES:
             self._hearing.heard()
-        self._held += data
+        else:
+            self._look()
 
     def has_one(self) -> bool:
         """Whether exactly one came since this was asked last."""
-        plain, self._held = self._decrypt(self._held), b""
+        self._look()
+        plain, self._plain = self._plain, b""
         return self._count(plain) == 1
 
+    def _look(self) -> None:
+        self._plain += self._decrypt(self._held)
+        self._held = b""
 
-_PING_BYTES = 100  # what keeps a connection alive is shorter, encrypted, than any message here
+
+_PING_BYTES = 100  # what asks for a sign of life is shorter, encrypted, than any message here
 
 
 def raise_descriptors() -> None:
