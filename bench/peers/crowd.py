@@ -127,9 +127,10 @@ def _become_light(channel: Channel, hearing: Hearing) -> None:
 async def _write(channel: Channel, words: list[bytes], at_once: int) -> None:
     sent = answered = 0
     while answered < len(words):
-        while sent < len(words) and sent - answered < at_once:
-            channel.send_nowait(words[sent])
-            sent += 1
+        fresh = words[sent : answered + at_once]
+        if fresh:
+            channel.send_nowait(b"\n".join(fresh))
+            sent += len(fresh)
         message = await channel.receive()
         assert message is not None
         assert b'"error"' not in message.body, message.body

@@ -24,6 +24,7 @@ from towline.protocol.table import Class
 from towline.runtime.channel import Channel
 from towline.runtime.pump import Connection
 
+_TOGETHER = 16 * 1024  # bytes of messages from which on the next ones go in a body of their own
 _PAUSE = 0.2  # seconds before a node that refused the stream is asked again
 
 
@@ -201,12 +202,22 @@ class Mailing:
             while True:
                 pulse = self._pulse
                 while self._unsent:
-                    message = self._unacked.get(self._unsent.popleft())
-                    if message is not None:
-                        await channel.send(message.body)
+                    if together := self._together():
+                        await channel.send(together)
                 await pulse.wait()
         except TowlineError:
             pass  # the reading side hears it, too
+
+    def _together(self) -> bytes:
+        """The next messages, a line each: what was said at once costs one frame at either end."""
+        lines: list[bytes] = []
+        size = 0
+        while self._unsent and size < _TOGETHER:
+            message = self._unacked.get(self._unsent.popleft())
+            if message is not None:
+                lines.append(message.body)
+                size += len(message.body)
+        return b"\n".join(lines)
 
     # --- answers ---
 

@@ -1,6 +1,7 @@
 """The operation `say`: messages in, acknowledgements out, in one stream for all rooms of a person.
 
-Each message is numbered as it comes and acknowledged when it is on the disk; many wait for one fsync together. A
+Requests come as lines, several in one body where a sender has several; JSON has no line breaks of its own. Each
+message is numbered as it comes and acknowledged when it is on the disk; many wait for one fsync together. A
 refusal names the message's id and leaves the stream as it is. Only TooFast ends the stream (what was taken is
 acknowledged before): what follows must not overtake what was refused.
 """
@@ -45,9 +46,10 @@ class Posting:
         self._channel.accept({"limits": announced()})
         try:
             while (message := await self._channel.receive()) is not None:
-                await self._take(message.body)
-                if self._pending >= ROOM_PENDING.value:
-                    await self._wait_pending(ROOM_PENDING.value - 1)
+                for line in message.body.split(b"\n"):
+                    await self._take(line)
+                    if self._pending >= ROOM_PENDING.value:
+                        await self._wait_pending(ROOM_PENDING.value - 1)
             await self._settle()
         except TooFast:
             await self._settle()
