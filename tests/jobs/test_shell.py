@@ -49,8 +49,10 @@ def test_a_shell_types_resizes_and_ends_with_its_status(place: Place, terminals:
     terminal.type("\x03")  # Ctrl-C is the remote command's
     terminal.type("echo status $?\n")
     terminal.shows("status 130")
+    terminal.type("yes 0123456789 | head -300000; echo all of it\n")  # more than a terminal takes at once
+    terminal.shows("all of it\nhere$")
     terminal.type("exit 5\n")
-    terminal.shows("left with 5")
+    assert "NDELAY" not in terminal.shows("left with 5\n")  # what a shell says about a terminal that does not block
 
 
 @needs_tmux

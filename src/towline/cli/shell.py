@@ -146,6 +146,9 @@ async def _converse(job: Job, args: argparse.Namespace, bar: _Bar, seen: _Seen) 
             left.set()
 
     loop.add_reader(0, on_key)
+    # uvloop makes what it watches not blocking: for our output, too, which is the same terminal, and for whoever has
+    # it after us. A key that is there is read without waiting anyway.
+    os.set_blocking(0, True)
     tasks = [showing, asyncio.ensure_future(left.wait())]
     if not args.read_only:
         tasks.append(asyncio.ensure_future(_type(job, typed)))
