@@ -69,17 +69,38 @@ class Client:
         line = await self.line()
         channel = await line.channel({"service": "echo"}, Class.INTERACTIVE)
         await channel.accepted()
-        load = asyncio.create_task(self._load(line, bulk)) if bulk else None
+        answer = await self._beat(lambda: _echo(channel), count, pause, bulk)
+        channel.end()
+        return answer
+
+    async def keys(self, count: int, pause: float, bulk: Answer | None = None) -> Answer:
+        """The same with a key that is pressed in a terminal on the node, which shows it."""
+        line = await self.line()
+        job = await line.start(["cat"], size=(24, 80))
+        shown = aiter(job.output())
+
+        async def press() -> None:
+            await job.write(b"x")
+            await anext(shown)
+
+        answer = await self._beat(press, count, pause, bulk)
+        await job.signal("KILL")
+        await job.wait()
+        await job.close()
+        return answer
+
+    async def _beat(
+        self, beat: Callable[[], Awaitable[None]], count: int, pause: float, bulk: Answer | None
+    ) -> Answer:
+        load = asyncio.create_task(self._load(await self.line(), bulk)) if bulk else None
         beats = Beats()
         for _ in range(5):  # the first ones open the way
-            await _echo(channel)
+            await beat()
         for _ in range(count):
             begun = time.perf_counter()
-            await channel.send(b"x")
-            await channel.receive()
+            await beat()
             beats.add(time.perf_counter() - begun)
             await asyncio.sleep(pause)
-        channel.end()
         moved = 0
         if load is not None:
             load.cancel()
@@ -147,6 +168,18 @@ class Client:
         for _ in range(times):
             result = await line.run(argv)  # type: ignore[attr-defined]
             assert result.status == 0
+        return {"seconds": time.perf_counter() - begun}
+
+    async def run_many(self, count: int, size: int) -> Answer:
+        """So many commands at once on one line, each printing `size` bytes of its own."""
+        line = await self.line()
+
+        async def one(number: int) -> None:
+            result = await line.run(["sh", "-c", f"yes {number:07} | head -c {size}"])
+            assert result.stdout == f"{number:07}\n".encode() * (size // 8), number
+
+        begun = time.perf_counter()
+        await asyncio.gather(*(one(number) for number in range(count)))
         return {"seconds": time.perf_counter() - begun}
 
     async def idle(self, count: int) -> Answer:

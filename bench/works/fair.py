@@ -1,4 +1,4 @@
-"""How long a keystroke waits while a large file goes by: one byte each 10 ms, echoed by the other side."""
+"""How long a keystroke waits while a large file goes by: a key each 10 ms, shown by a terminal on the other side."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def run(bench: Bench) -> None:
         helper = towline.client()
         bulk = _Bulk(bench, towline)
         contenders += [
-            Contender("towline", lambda: bulk.beside(lambda: _ask(helper, do="beats", count=beats, pause=PAUSE))),
+            Contender("towline", lambda: bulk.beside(lambda: _ask(helper, do="keys", count=beats, pause=PAUSE))),
             Contender("towline, transfer on the same line", lambda: _same(bench, helper, beats, None)),
             Contender("towline, transfer on the same connection", lambda: _same(bench, helper, beats, 0)),
-            Contender("towline, no transfer", lambda: _ask(helper, do="beats", count=beats, pause=PAUSE)),
+            Contender("towline, no transfer", lambda: _ask(helper, do="keys", count=beats, pause=PAUSE)),
         ]
     if ssh := bench.peer(OpenSSH):
         contenders += [
@@ -60,7 +60,7 @@ def _ask(helper: Helper, **question: object) -> Sample:
 def _same(bench: Bench, helper: Helper, beats: int, lanes: int | None) -> Sample:
     target = bench.path("target", "beside")
     bulk = {"remote": f"src/{BIG}", "target": target, "lanes": lanes}
-    sample = _ask(helper, do="beats", count=beats, pause=PAUSE, bulk=bulk)
+    sample = _ask(helper, do="keys", count=beats, pause=PAUSE, bulk=bulk)
     for name in os.listdir(bench.path("target")):
         remove(bench.path("target", name))
     return sample
@@ -88,7 +88,7 @@ class _Bulk:
 
 
 def _ssh(bench: Bench, ssh: OpenSSH, beats: int, *, load: bool) -> Sample:
-    """`cat` on the other side echoes; scp shares the connection."""
+    """A terminal on the other side shows the key; scp shares the connection."""
     config = ssh.shared()
     bench.processes.run(ssh.ssh("peer", "true", config=config))
     target = bench.path("target", "beside")
@@ -99,7 +99,7 @@ def _ssh(bench: Bench, ssh: OpenSSH, beats: int, *, load: bool) -> Sample:
         )
         copying = bench.processes.start(["sh", "-c", f"while :; do {scp}; rm -f {target}; done"])
     typing = bench.processes.start(
-        ssh.ssh("peer", "cat", config=config), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ssh.ssh("-tt", "peer", "cat", config=config), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     times = Beats()
     try:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import threading
 import time
+from typing import IO
 
-from bench.harness import HIGHER, LOWER, Bench, Case, Contender, NotThereYet, Sample
+from bench.harness import HIGHER, LOWER, MIB, Bench, Case, Contender, NotThereYet, Sample
 from bench.peers.base import Helper
 from bench.peers.openssh import OpenSSH
-from bench.peers.towline import Towline
-from bench.processes import Failed
+from bench.peers.towline import Towline, tow_command
+from bench.processes import Failed, resident_kib
 
 SUMMARY = "`true` on a live connection and from a fresh start; 1 GiB of output"
 TRUE = ["/bin/true"]
@@ -20,6 +23,9 @@ def run(bench: Bench) -> None:
     _live(bench, towline, ssh)
     _fresh(bench, towline, ssh)
     _output(bench, towline, ssh)
+    if towline:
+        _stall(bench, towline)
+        _many(bench, towline)
 
 
 def _live(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
@@ -101,3 +107,51 @@ def _output(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
         bench.measure(Case("run", f"{name} of output", "MB/s", HIGHER, contenders, key="output"))
     except Failed as error:
         bench.leave_out("run: output", str(error))
+
+
+def _stall(bench: Bench, towline: Towline) -> None:
+    """The longest echo over a second connection while output flows: so long stood the node's loop still, at most."""
+    helper = towline.client()
+
+    def echoes() -> Sample:
+        words = ["run", "--on-disconnect", "kill", towline.alias, "--", "head", "-c", str(64 << 30), "/dev/zero"]
+        flood = bench.processes.start([*tow_command(), *words], env=towline.env, stdout=subprocess.PIPE)
+        assert flood.stdout is not None
+        with open(os.devnull, "wb") as nothing:
+            flowing = threading.Thread(target=_pour, args=(flood.stdout, nothing), daemon=True)
+            flood.stdout.read(MIB)
+            flowing.start()
+            try:
+                answer = helper.ask(do="beats", count=bench.scale.count(500), pause=0.002)
+            finally:
+                flood.kill()  # whoever says goodbye in order does not end the command
+                flowing.join()
+                bench.processes.stop(flood)
+        return Sample(answer["worst"], {"p50 ms": answer["p50"], "p99 ms": answer["p99"]})
+
+    note = "echoes each 2 ms over another connection while a command prints as fast as it is read"
+    contenders = [Contender("towline", echoes)]
+    bench.measure(Case("run", "longest echo beside flowing output", "ms", LOWER, contenders, note, key="stall"))
+    helper.close()
+
+
+def _many(bench: Bench, towline: Towline) -> None:
+    """200 commands at once on one line."""
+    helper = towline.client()
+    count = bench.scale.count(200)
+
+    def all_at_once() -> Sample:
+        with open(f"/proc/{towline.pid}/clear_refs", "w") as file:
+            file.write("5")  # VmHWM begins anew (proc_pid_clear_refs(5))
+        answer = helper.ask(do="run_many", count=count, size=MIB)
+        return Sample(answer["seconds"], {"node MiB": resident_kib(towline.pid, "VmHWM") / 1024})
+
+    contenders = [Contender("towline", all_at_once, "every byte, by the bench")]
+    name = f"{count} commands at once, 1 MiB of output each"
+    bench.measure(Case("run", name, "s", LOWER, contenders, "all over one line", key="many"))
+    helper.close()
+
+
+def _pour(source: IO[bytes], target: IO[bytes]) -> None:
+    while data := source.read1(MIB):  # type: ignore[attr-defined]
+        target.write(data)
