@@ -424,6 +424,25 @@ def test_a_client_that_wants_without_end_and_reads_nothing(town: Town, tmp_path:
     well(town, tmp_path)
 
 
+@pytest.mark.parametrize("packed", [[[0, 1]], [[0, 1 << 60]], [[-1, 1]], [0], 7], ids=range(5))
+def test_a_client_that_has_what_was_never_sent(town: Town, tmp_path: Path, packed: Any) -> None:
+    write(town.share / "t" / "file", b"x" * 1000)
+
+    async def work(line: Line) -> TowlineError:
+        connection = await line.connection()
+        channel = connection.open(
+            {"service": "files", "op": "get", "transfer": "t", "share": "files", "path": "t", "lanes": 0}, Class.CHAT
+        )
+        await channel.accepted()
+        while (message := await channel.receive()) is not None and (message.header or {}).get("t") != "plan":
+            pass
+        await channel.send(b"", {"t": "done", "packed": packed})
+        return await ended(channel)
+
+    assert isinstance(town.with_line(work), BadMessage)
+    well(town, tmp_path)
+
+
 def test_a_lane_of_another_person(town: Town, tmp_path: Path) -> None:
     """A transfer's lanes are its person's."""
 
