@@ -103,6 +103,7 @@ TARGETS: tuple[Ahead | Most | Unslowed | Thrifty, ...] = (
     Ahead("pipelined messages, 100 bytes, TLS", "messages/pipeline", "pyzmq (plain)", 0.5),
     Ahead("run true, live", "run/live", "local subprocess.run", 0.33),
     Ahead("run true, live", "run/live", "ssh over a ControlMaster", 1.0),
+    Ahead("run true, live", "run/live", "asyncssh", 1.0),
     Ahead("run true, fresh start", "run/fresh", "ssh", 1.0),
     Ahead("1 GiB of output", "run/output", "ssh (aes128-gcm)", 1.2),
     Most("longest echo beside flowing output", "run/stall", 50, "ms"),

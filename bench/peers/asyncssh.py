@@ -37,5 +37,14 @@ class AsyncSSH(Peer):
     def command(self, verb: str, source: str, target: str) -> list[str]:
         return [*self._module(verb), self.folder, str(self.port), source, target]
 
+    def live(self) -> subprocess.Popen[bytes]:
+        """A process with a connection that is up: `[COMMAND, TIMES]` on a line in, seconds on a line out."""
+        return self.bench.processes.start(
+            [*self._module("live"), self.folder, str(self.port)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
     def _module(self, verb: str) -> list[str]:
         return [sys.executable, os.path.join(ROOT, "bench", "peers", "asyncssh_end.py"), verb]

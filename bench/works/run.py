@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import threading
@@ -9,6 +10,7 @@ import time
 from typing import IO
 
 from bench.harness import HIGHER, LOWER, MIB, Bench, Case, Contender, NotThereYet, Sample
+from bench.peers.asyncssh import AsyncSSH
 from bench.peers.base import Helper
 from bench.peers.openssh import OpenSSH
 from bench.peers.towline import Towline, tow_command
@@ -47,6 +49,18 @@ def _live(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
 
         contenders.append(Contender("ssh over a ControlMaster", over_master))
 
+    if asyncssh := bench.peer(AsyncSSH):
+        process = asyncssh.live()
+
+        def over_asyncssh() -> Sample:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps([TRUE[0], times]).encode() + b"\n")
+            process.stdin.flush()
+            return Sample(float(process.stdout.readline()) / times * 1000)
+
+        contenders.append(Contender("asyncssh", over_asyncssh))
+
     def local() -> Sample:
         begun = time.perf_counter()
         for _ in range(times):
@@ -57,6 +71,8 @@ def _live(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
     bench.measure(Case("run", "true, live connection", "ms", LOWER, contenders, key="live"))
     if helper:
         helper.close()
+    if asyncssh:
+        bench.processes.stop(process)
     if ssh:
         bench.processes.run(ssh.ssh("-O", "exit", "peer", config=shared), ok=(0, 255))
 
