@@ -6,10 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.jobs.kit import Made, items
+from tests.jobs.kit import Made, collect, items
 from tests.kit import joined, run, serving, tow
 
-from towline.base.errors import LimitExceeded
+from towline.base.errors import LimitExceeded, UnknownJob
 from towline.base.limits import Limit
 from towline.client.connect import connect
 from towline.client.jobs import Chunk, Job, Missing
@@ -79,21 +79,27 @@ def test_commands_and_terminals_of_a_person_are_counted(tmp_path: Path, monkeypa
 def test_kept_output_of_a_person_is_counted(make_place: Made) -> None:
     """Half of a node's spool at the most, in commands that have ended; reading or forgetting makes room."""
     place = make_place("--spool", "4MiB", "--spool-per-job", "2MiB")
-    big = ("run", "home", "--detach", "--", "head", "-c", "1200000", "/dev/zero")
-    jobs = [tow(*big, home=place.home).stdout.strip() for _ in range(2)]
-    for job in jobs:
-        tow("logs", "home", job, "--follow", home=place.home)  # waits for its end, acknowledges nothing
-    said = tow(*big, home=place.home, expect=10).stderr
-    assert "Limit job_spool_person is 2097152 bytes" in said
-    assert "tow forget ALIAS JOB" in said
-    assert said.count("\n") == 1
-    tow("forget", "home", jobs[0], home=place.home)
-    third = tow(*big, home=place.home).stdout.strip()
-    tow("logs", "home", third, "--follow", home=place.home)
-    tow(*big, home=place.home, expect=10)
-    tow("attach", "home", jobs[1], home=place.home)  # what was read goes when its room is needed
-    tow(*big, home=place.home)
-    tow("attach", "home", jobs[1], home=place.home, expect=4)
+
+    async def big(line: Line) -> Job:
+        job = await line.start(["head", "-c", "1200000", "/dev/zero"], detach=True)
+        await job.wait()  # for its end; that acknowledges nothing
+        return job
+
+    async def scenario() -> None:
+        async with place.line() as line:
+            first, second = await big(line), await big(line)
+            with pytest.raises(LimitExceeded, match=r"job_spool_person is 2097152 bytes.*tow forget ALIAS JOB"):
+                await big(line)
+            await first.forget()
+            await big(line)
+            with pytest.raises(LimitExceeded):
+                await big(line)
+            await collect(second)  # what was read goes when its room is needed
+            await big(line)
+            with pytest.raises(UnknownJob):
+                await collect(second)
+
+    run(scenario())
 
 
 def test_when_all_together_keep_too_much_commands_wait_and_readers_get_on(make_place: Made) -> None:

@@ -168,7 +168,12 @@ class Roster:
         limit = min(messages.SPOOL_PER_PERSON.value, self.keeping.spool // 2)
         if self.keeping.elsewhere > limit // 2:
             kept = await asyncio.to_thread(self._store.jobs.kept_bytes, person)
+            # What has just ended is on its way into the books; it leaves `live` before it can be counted there.
+            kept += sum(live.row.size for live in self.live.values() if live.over and live.row.person == person)
             if kept >= limit:
+                while self._saving is not None:
+                    await asyncio.shield(self._saving)
+                kept = await asyncio.to_thread(self._store.jobs.kept_bytes, person)
                 kept -= await asyncio.to_thread(self._drop_read, person, kept - limit + 1)
             if kept >= limit:
                 raise LimitExceeded(
@@ -210,6 +215,7 @@ class Roster:
     async def forget(self, row: JobRow) -> None:
         """Drop a finished job and its output."""
         await asyncio.to_thread(self._drop, row)
+        self.live.pop(row.id, None)  # when it has just ended
 
     def note(self, person: str, action: str, job: str, detail: str = "") -> None:
         """A line in the audit log."""
