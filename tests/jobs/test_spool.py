@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -160,5 +161,24 @@ def test_drop_oldest_lets_the_command_go_on_and_names_the_gap(make_place: Made) 
             rest = b"".join(each.data for each in found if isinstance(each, Chunk))
             assert rest.endswith(b"\n999999\n1000000\n")
             assert len(rest) < 1024 * 1024
+
+    run(go())
+
+
+@pytest.mark.parametrize("script", ["exec yes", "yes & exec yes"], ids=["alone", "and another one prints on"])
+def test_a_command_that_waits_for_room_can_be_killed(make_place: Made, tmp_path: Path, script: str) -> None:
+    place = make_place("--spool-per-job", "1MiB")
+
+    async def go() -> None:
+        async with place.line() as line:
+            job = await line.start(["sh", "-c", f"echo $$ >pid; {script}"], cwd=str(tmp_path), detach=True)
+            while not (await line.jobs())[0].get("full"):
+                pass
+            os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)  # it alone: the other one prints on
+            while (await line.jobs())[0]["state"] == "running":
+                pass
+            assert (await line.jobs())[0]["state"] == "killed"
+            assert spool_size(str(place.jobs_folder / job.id)) < 5 << 20
+            assert not b"".join(each.data for each in await items(job) if isinstance(each, Chunk)).strip(b"y\n")
 
     run(go())

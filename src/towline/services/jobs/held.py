@@ -17,10 +17,12 @@ from towline.protocol.codec import Header
 from towline.services.jobs import spawn
 from towline.services.jobs.modes import Modes
 from towline.services.jobs.tail import Tail
-from towline.services.jobs.taps import Taps
+from towline.services.jobs.taps import LARGE_PIPE, READ_BYTES, Taps
 
 STDOUT, STDERR, CONTROL = 1, 2, 3
 DRAIN_SECONDS = 0.5  # for pipes that somebody else still holds when the command has ended
+# What is in the pipes of a command that has ended is kept over the limit: nobody may ever come to make room for it.
+LAST_WORDS = 2 * LARGE_PIPE + 2 * READ_BYTES
 NUDGE_SECONDS = 0.1  # long enough for a program to notice the one size before the other
 RETRY_SECONDS = 1.0  # after a disk error
 WRITERS = 64  # whose positions of input are remembered
@@ -62,8 +64,9 @@ class Held:
         self._input: deque[tuple[str, memoryview]] = deque()
         self._ending_input = self._writing = False
         self._stalled: tuple[int, bytes] | None = None
+        self._last_words = 0  # bytes that the spool takes though it is full
         self._timers: list[asyncio.TimerHandle] = []
-        self._timed_out = self._left_open = self._over = False
+        self._timed_out = self._left_open = self._given_up = self._over = False
         self._size: tuple[int, int] | None = None
         # The folder is there before the process, so that nobody takes it for one that never began; what is written
         # into it can wait until the process is on its way.
@@ -125,7 +128,7 @@ class Held:
     def _keep(self, kind: int, data: memoryview | bytes) -> None:
         """`data` is of use only during this call."""
         try:
-            seq = self.spool.append(kind, data, limit=self.spool.size + self.house.room())
+            seq = self._append(kind, data)
         except JournalFull:
             self._stall(kind, bytes(data))
             return
@@ -139,6 +142,15 @@ class Held:
             self.modes.feed(bytes(data))
             self.tail.note(seq, len(data), before=before, after=self.modes.alternate > 0)
         self.house.grown(self)
+
+    def _append(self, kind: int, data: memoryview | bytes) -> int:
+        try:
+            return self.spool.append(kind, data, limit=self.spool.size + self.house.room())
+        except JournalFull:
+            if len(data) > self._last_words:
+                raise
+            self._last_words -= len(data)
+            return self.spool.append(kind, data, always=True)
 
     def _stall(self, kind: int, data: bytes) -> None:
         self._stalled = (kind, data)
@@ -311,11 +323,16 @@ class Held:
             self._later(DRAIN_SECONDS, self._let_go)
 
     def _let_go(self) -> None:
-        if self._stalled is not None or self._over:
-            return  # what is in the pipe is not lost; `resume` comes back here
         self._taps.take_all()
-        if self._stalled is not None:
+        if self._over:
             return
+        if self._stalled is not None and not self._given_up:
+            self._given_up, self._last_words = True, LAST_WORDS
+            self.resume()
+            return  # `resume` comes back here
+        if self._stalled is not None and len(self._stalled[1]) <= self._last_words:
+            return  # the disk has failed: `resume` tries again
+        self._stalled = None  # the command's own output is in; this is of somebody who prints on
         self._left_open = bool(self._taps.open)
         for kind in list(self._taps.open):
             self._taps.close(kind)
