@@ -176,11 +176,14 @@ def resident_kib(pid: int, field: str = "VmRSS") -> int:
 
 
 def proportional_kib(pid: int) -> int:
-    """Pss of a process in KiB: shared pages count for each sharer only in part."""
-    with open(f"/proc/{pid}/smaps_rollup") as file:
-        for line in file:
-            if line.startswith("Pss:"):
-                return int(line.split()[1])
+    """Pss of a process in KiB: shared pages count for each sharer only in part; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            for line in file:
+                if line.startswith("Pss:"):
+                    return int(line.split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # sshd's children come and go
     return 0
 
 

@@ -102,7 +102,7 @@ class TowlineOnDisk(Towline):
     name = "towline on disk"
 
     def start(self) -> None:
-        self.folder = self.bench.on_disk("towline")
+        self.folder = self.bench.on_disk(self.name.replace(" ", "-"))
         super().start()
 
 

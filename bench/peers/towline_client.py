@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.peers.base import say
 from bench.peers.loads import PAYLOAD, Beats
+from towline.base.errors import Conflict
 from towline.client.connect import connect
 from towline.client.line import Line
 from towline.client.transfer import Options
@@ -181,6 +182,20 @@ class Client:
         begun = time.perf_counter()
         await asyncio.gather(*(one(number) for number in range(count)))
         return {"seconds": time.perf_counter() - begun}
+
+    async def forget_all(self) -> Answer:
+        """End and forget all jobs of this person."""
+        line = await self.line()
+        for row in await line.jobs():
+            job = line.job(row["job"])
+            await job.signal("KILL")
+            while True:
+                try:
+                    await job.forget()
+                    break
+                except Conflict:
+                    await asyncio.sleep(0.05)
+        return {}
 
     async def idle(self, count: int) -> Answer:
         """Open `count` lines more and leave them alone."""
