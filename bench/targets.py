@@ -98,6 +98,7 @@ TARGETS: tuple[Ahead | Most | Unslowed | Thrifty, ...] = (
     ),
     Unslowed(),
     Ahead("round trips, 100 bytes, TLS", "messages/roundtrips", "pyzmq (plain)", 1.2),
+    Ahead("round trips, 100 bytes, TLS", "messages/roundtrips", "websockets (plain)", 1.3),
     Ahead("round trips, 100 bytes, TLS", "messages/roundtrips", "raw blocking sockets (plain)", 0.6),
     Ahead("pipelined messages, 100 bytes, TLS", "messages/pipeline", "websockets (plain)", 2.0),
     Ahead("pipelined messages, 100 bytes, TLS", "messages/pipeline", "pyzmq (plain)", 0.5),
