@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -42,6 +43,17 @@ def run(work: Coroutine[Any, Any, T], loop: str = "uvloop") -> T:
 
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(bounded())
+
+
+@contextmanager
+def disk_of(largest_file: int) -> Iterator[None]:
+    """The kernel refuses to write beyond this offset, and writes half a record before it does (setrlimit(2))."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def until(condition: Callable[[], object], what: str = "") -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from tests.kit import NodeProcess, until
 
 from towline.client.connect import connect
-from towline.client.jobs import Chunk, Job, Missing
+from towline.client.jobs import Job
 from towline.client.line import Line
+from towline.client.output import Chunk, Missing
 from towline.lab import faults
 from towline.lab.faults import FaultScript
 from towline.trust.pins import KnownNodes

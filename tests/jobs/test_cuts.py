@@ -9,14 +9,15 @@ import random
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.jobs.kit import Place, alive, collect, gone, items
-from tests.kit import TOW, environment, events, run, tow, until
+from tests.kit import TOW, environment, events, finished, run, tow, until
 
 from towline.base.errors import JobLost, JobUnreachable
-from towline.client.jobs import Chunk
 from towline.client.line import Line
+from towline.client.output import Chunk
 from towline.lab.faults import FaultScript
 from towline.protocol.codec import Header
 from towline.store import Store
@@ -151,6 +152,28 @@ def test_jobs_outlive_the_node(own: Place, number: int) -> None:
             assert (await reading)["stdout"] == b"one\ntwo\n"
             assert job.ended is not None
             assert job.ended.status == 9
+            await job.close()
+
+    run(go())
+
+
+def test_the_end_of_input_that_an_earlier_node_brought_is_known(own: Place) -> None:
+    async def feed(line: Line, job: str) -> dict[str, Any]:
+        channel = await line.channel({"service": "jobs", "op": "input", "job": job, "writer": "w"})
+        at = (await channel.accepted())["at"]
+        await channel.send(b"abc"[int(str(at)) :])
+        channel.end()
+        async for _ in channel:
+            pass
+        return channel.trailer or {}
+
+    async def go() -> None:
+        async with own.line() as line:
+            job = await line.start(["sh", "-c", "cat; exec sleep 600"], stdin=True)
+            for _ in range(2):
+                assert await finished(feed(line, job.id)) == {"at": 3, "eof": True, "over": False}
+                await asyncio.to_thread(own.restart)
+            await job.signal("KILL")
             await job.close()
 
     run(go())

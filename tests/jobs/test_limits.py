@@ -12,8 +12,9 @@ from tests.kit import joined, run, serving, tow
 from towline.base.errors import LimitExceeded, UnknownJob
 from towline.base.limits import Limit
 from towline.client.connect import connect
-from towline.client.jobs import Chunk, Job, Missing
+from towline.client.jobs import Job
 from towline.client.line import Line
+from towline.client.output import Chunk, Missing
 from towline.journal.spool import spool_size
 from towline.services.jobs import messages
 

@@ -10,7 +10,7 @@ from tests.jobs.kit import Made, Place, alive, collect, descriptors, gone, items
 from tests.kit import run, until
 
 from towline.base.errors import CommandNotFound, Conflict, LimitExceeded, NoGrant, NotExecutable, NotFound, UnknownJob
-from towline.client.jobs import Chunk
+from towline.client.output import Chunk
 
 
 def test_streams_apart_and_the_own_status(place: Place) -> None:

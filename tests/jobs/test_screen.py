@@ -12,13 +12,15 @@ from tests.jobs.kit import Place
 from tests.jobs.terminals import Make, Terminal, job_of, needs
 from tests.kit import finished, run
 
+from towline.base.errors import PeerError
 from towline.cli.terminal.joining import bring_up
 from towline.cli.terminal.model import Screen
 from towline.cli.terminal.painting import paint
 from towline.cli.terminal.parsing import Interpreter
 from towline.cli.terminal.pens import PLAIN, changed
-from towline.client.jobs import Chunk
+from towline.client.output import Chunk
 from towline.client.replay import Replay
+from towline.runtime.channel import Message
 from towline.services.jobs.modes import Modes
 from towline.services.jobs.tail import ALTERNATE_BYTES, NORMAL_BYTES, SPANS, Tail
 
@@ -102,6 +104,18 @@ def test_whatever_comes_in_a_screen_stays_a_screen(data: bytes, rows: int, colum
     assert 0 <= screen.cursor.row < rows
     assert 0 <= screen.cursor.column < columns
     paint(interpreter, b"")
+
+
+def test_numbers_without_end_change_nothing() -> None:
+    for final in (b"m", b"H", b"b", b"J"):
+        assert state(fed(b"abc\x1b[" + b"7" * 5000 + final)) == state(fed(b"abc"))
+
+
+def test_a_node_that_sends_a_screen_without_end_is_left() -> None:
+    replay = Replay()
+    with pytest.raises(PeerError, match="more for a screen"):
+        for _ in range(10_000):
+            replay.take(Message(b"", {"screen": [24, 80]}))
 
 
 def test_a_painted_screen_is_the_same_screen() -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
 
 import pytest
 from tests.jobs.kit import Made, collect, items
-from tests.kit import run, until
+from tests.kit import disk_of, run, until
 
 from towline.base.errors import JournalFull
-from towline.client.jobs import Chunk, Missing
+from towline.client.output import Chunk, Missing
 from towline.journal import Gap, Record
 from towline.journal.spool import SpoolReader, SpoolWriter, last_record, remove_spool, spool_size
+from towline.services.jobs.held import Held
+from towline.services.jobs.keeper import Keeper
 
 KIB = 1024
 
@@ -44,6 +47,37 @@ def test_a_reader_follows_a_writer_from_any_position(tmp_path: Path) -> None:
     assert spool_size(str(tmp_path / "s")) == writer.size
     remove_spool(str(tmp_path / "s"))
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("largest_file", [0, 40])  # not even a header; a header and a part of a record
+def test_when_the_disk_has_room_again_it_goes_on_behind_the_last_record(tmp_path: Path, largest_file: int) -> None:
+    writer = SpoolWriter(str(tmp_path / "s"), 64 * KIB, drop=False, clock=lambda: 1)
+    reader = SpoolReader(str(tmp_path / "s"))
+    payloads = [b"%d" % number * KIB for number in range(20)]
+    for payload in payloads:
+        for _ in range(3):
+            with disk_of(largest_file), pytest.raises(OSError, match="large"):
+                writer.append(1, payload)
+            read_all(reader)
+        writer.append(1, payload)
+    assert read_all(SpoolReader(str(tmp_path / "s"))) == payloads
+    writer.close()
+    assert spool_size(str(tmp_path / "s")) == writer.size
+
+
+@pytest.mark.parametrize("size", [None, [24, 80]])
+def test_what_cannot_be_written_down_is_not_started_and_leaves_no_descriptor(
+    tmp_path: Path, size: list[int] | None
+) -> None:
+    async def work() -> None:
+        house = Keeper(str(tmp_path), asyncio.get_running_loop())
+        spec = {"job": "one", "argv": ["sleep", "60"], "cwd": "/", "env": dict(os.environ), "stdin": True}
+        before = os.listdir("/proc/self/fd")
+        with disk_of(0), pytest.raises(OSError, match="large"):
+            Held(house, str(tmp_path / "one"), {**spec, "size": size, "spool": 64 * KIB})
+        assert os.listdir("/proc/self/fd") == before
+
+    run(work())
 
 
 def test_a_full_spool_waits_for_release_and_drops_only_what_is_released(tmp_path: Path) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.kit import disk_of
 
 from towline.base.errors import DiskError, NoSpace
 from towline.journal import START, Cursor, Gap, Record
@@ -195,17 +193,6 @@ def test_killed_with_9_again_and_again_nothing_acknowledged_is_lost(tmp_path: Pa
         ]
         assert journal.append(1, b"3", id=b"3").result(20) == 3
         journal.close()
-
-
-@contextmanager
-def disk_of(largest_file: int) -> Iterator[None]:
-    """The kernel refuses to write beyond this offset, and writes half a record before it does (setrlimit(2))."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("options", [Options(), LAZY], ids=["durable", "lazy"])

@@ -20,7 +20,8 @@ from towline.base.text import printable
 from towline.cli.output import Output, shown
 
 if TYPE_CHECKING:
-    from towline.client.jobs import Chunk, Ended, Job, Missing
+    from towline.client.jobs import Job
+    from towline.client.output import Chunk, Ended, Missing
 
 _SMALL = 4096  # what a terminal takes at once when poll(2) says that it takes something
 # RWF_NOWAIT (pwritev(2)) writes what can be written without waiting: to pipes and /dev/null, not to terminals and
@@ -80,7 +81,7 @@ class Printer:
 
     async def show(self, item: Chunk | Missing) -> None:
         """One piece."""
-        from towline.client.jobs import Missing
+        from towline.client.output import Missing
 
         if isinstance(item, Missing):
             self._out.event("gap", **{"from": item.from_}, to=item.to, reason=item.reason, **self._fields)

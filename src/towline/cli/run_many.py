@@ -12,7 +12,8 @@ from towline.base.text import printable
 from towline.cli.output import Output
 
 if TYPE_CHECKING:
-    from towline.client.jobs import Chunk, Job
+    from towline.client.jobs import Job
+    from towline.client.output import Chunk
 
 _GATHERED = 1024 * 1024  # bytes of each stream and node that are held back to be compared
 _LINE = 64 * 1024  # a line that is longer is shown in pieces
@@ -93,7 +94,7 @@ async def _on_host(args: argparse.Namespace, out: Output, host: _Host, width: in
     from towline.cli.run import start
     from towline.cli.running import tell_line_events
     from towline.client.connect import connect
-    from towline.client.jobs import Chunk
+    from towline.client.output import Chunk
 
     quiet = Output(json=out.json) if out.json else _Silent(json=False)
     async with connect(host.alias, give_up=args.give_up, on_event=tell_line_events(quiet)) as line:
@@ -145,7 +146,7 @@ async def _show_lines(host: _Host, chunk: Chunk, width: int) -> None:
 
 
 async def _flush(host: _Host, stream: str, width: int) -> None:
-    from towline.client.jobs import Chunk
+    from towline.client.output import Chunk
 
     if host.rest[stream]:
         await _show_lines(host, Chunk(stream, 0, b"\n"), width)

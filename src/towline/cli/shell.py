@@ -92,8 +92,10 @@ async def _shell(args: argparse.Namespace, out: Output) -> int:
         bar.job = job
         with _raw(0):
             seen = _Seen()
-            status = await _converse(job, args, bar, seen)
-            os.write(1, seen.undo())
+            try:
+                status = await _converse(job, args, bar, seen)
+            finally:  # also when it is lost or given up: our terminal is not the program's any more
+                os.write(1, seen.undo())
     if status is None:
         out.event("detached", job=job.id)
         out.note(f"Left running; come back with: tow shell {printable(args.alias)} --attach {job.id}")
@@ -169,7 +171,7 @@ async def _converse(job: Job, args: argparse.Namespace, bar: _Bar, seen: _Seen) 
 
 async def _show(job: Job, seen: _Seen, args: argparse.Namespace) -> None:
     from towline.cli.jobbing import write
-    from towline.client.jobs import Chunk
+    from towline.client.output import Chunk
 
     fresh = bool(args.attach)
     async for item in job.output(-1 if fresh else 1, screen=fresh, note=fresh):

@@ -6,74 +6,24 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from typing import Any, NamedTuple
-
-from msgspec import Struct
+from typing import Any
 
 from towline.base.errors import JobLost, JobUnreachable, PeerError, TowlineError, Unreachable
 from towline.base.limits import MIB
 from towline.base.text import printable
 from towline.client.feeding import Feeding
+from towline.client.output import Chunk, Ended, Missing, Result, ended_of, item_of
 from towline.client.reach import Reach
 from towline.client.replay import Replay
 from towline.client.taking import Taking
 from towline.protocol.codec import Header
 from towline.protocol.table import Class
-from towline.runtime.channel import Channel, Message
+from towline.runtime.channel import Channel
 from towline.services.jobs.messages import KEEP_SECONDS, Spec
 
 KEPT_OUTPUT = 64 * MIB  # of each stream, for `run`; the rest is read and counted, not kept
 _FRUITLESS = 3
-_STREAMS = {1: "stdout", 2: "stderr"}
-
-
-class Chunk(NamedTuple):
-    """Output: `stream` is stdout or stderr; reading on begins at `seq` + 1. `screen` comes first when it was asked
-    for, without output of its own."""
-
-    stream: str
-    seq: int
-    data: bytes
-    screen: Replay | None = None
-
-
-class Missing(NamedTuple):
-    """Output from `from_` up to, not including, `to` is no longer kept, or cannot be read."""
-
-    from_: int
-    to: int
-    reason: str
-
-
-class Ended(Struct, frozen=True):
-    """How a job ended: its `status`, or the name (`TERM`) and `number` of the signal that ended it."""
-
-    status: int | None
-    signal: str | None = None
-    number: int | None = None
-    timed_out: bool = False
-    left_open: bool = False
-
-    @property
-    def exit_status(self) -> int:
-        """As a shell says it: the status, 128 and the signal's number, 124 after a timeout (timeout(1))."""
-        if self.timed_out:
-            return 124
-        if self.number is not None:
-            return 128 + self.number
-        return self.status if self.status is not None else 1
-
-
-class Result(Struct, frozen=True):
-    """What a command printed and how it ended. `truncated`: not everything is here (a gap, or more than was kept)."""
-
-    stdout: bytes
-    stderr: bytes
-    status: int | None
-    signal: str | None
-    job: str
-    truncated: bool
-    ended: Ended
+_MOST_ROWS = 10_000  # ten times what a node lists
 
 
 class Job:
@@ -150,7 +100,7 @@ class Job:
         taking, replay = Taking(channel), Replay()
         try:
             while (message := await channel.receive()) is not None:
-                item = _item(message, replay)
+                item = item_of(message, replay)
                 if item is not None:
                     yield item
                     if acknowledge:
@@ -163,7 +113,7 @@ class Job:
     def _over(self, trailer: Header) -> None:
         match trailer:
             case {"exit": dict(said)}:
-                self.ended = _ended(said)
+                self.ended = ended_of(said)
                 self.state = "exited"
                 self._feeding.over()
             case {"lost": str(reason)}:
@@ -366,15 +316,25 @@ class JobVerbs(Reach):
                 await channel.accepted()
                 rows: list[dict[str, Any]] = []
                 async for body in channel:
-                    rows += json.loads(body)
+                    rows += _rows_of(body)
+                    if len(rows) > _MOST_ROWS:
+                        raise PeerError("The node's list of jobs has no end.")
                 return rows
             except TowlineError as error:
                 if not error.retryable or connection.is_open:
                     raise
-            except (ValueError, TypeError):
-                raise PeerError("The node's list of jobs cannot be understood.") from None
             finally:
                 channel.end()
+
+
+def _rows_of(body: bytes) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(body)
+    except (ValueError, RecursionError):
+        rows = None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise PeerError("The node's list of jobs cannot be understood.")
+    return rows
 
 
 async def _feed(job: Job, data: bytes) -> None:
@@ -406,27 +366,3 @@ async def _drain(channel: Channel) -> None:
             pass
     except TowlineError:
         pass  # then there is nothing to say goodbye to
-
-
-def _item(message: Message, replay: Replay) -> Chunk | Missing | None:
-    match message.header:
-        case {"s": 1 | 2 as stream, "q": int(seq)}:
-            return Chunk(_STREAMS[stream], seq, message.body)
-        case {"gap": [int(first), int(to)], "reason": str(reason)}:
-            return Missing(first, to, printable(reason))
-        case {"screen": _}:
-            complete = replay.take(message)
-            return None if complete is None else Chunk(_STREAMS[1], complete, b"", replay)
-        case _:
-            return None  # a newer node may say more
-
-
-def _ended(said: dict[str, Any]) -> Ended:
-    status, signal, number = said.get("status"), said.get("signal"), said.get("number")
-    return Ended(
-        status if isinstance(status, int) else None,
-        printable(signal, limit=20) if isinstance(signal, str) else None,
-        number if isinstance(number, int) else None,
-        said.get("timed_out") is True,
-        said.get("left_open") is True,
-    )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from towline.base.errors import PeerError
-from towline.base.limits import MIB
+from towline.base.limits import KIB, MIB
 from towline.runtime.channel import Message
 
 MOST_BYTES = 4 * MIB  # several times what a node keeps in mind for a screen
+_PART_BYTES = 1 * KIB  # that each part counts for beside its own: there is no end of empty ones
 Size = tuple[int, int]
 
 
@@ -21,6 +22,7 @@ class Replay:
     size: Size = (0, 0)
     modes: bytes = b""
     exact: bool = False
+    _bytes: int = 0
 
     def take(self, message: Message) -> int | None:
         """One message of it; where output goes on behind it when it is complete. Raises PeerError."""
@@ -30,6 +32,7 @@ class Replay:
                 return seq
             case {"screen": [int(rows), int(columns)]}:
                 self.parts.append(((rows, columns), message.body))
-                if sum(len(data) for _, data in self.parts) > MOST_BYTES:
+                self._bytes += len(message.body) + _PART_BYTES
+                if self._bytes > MOST_BYTES:
                     raise PeerError("The node sends more for a screen than a screen can need.")
         return None

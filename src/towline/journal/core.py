@@ -17,29 +17,13 @@ from collections.abc import Callable
 from typing import Self
 from zlib import crc32
 
-from towline.base.errors import (
-    DiskError,
-    IdReused,
-    JournalFull,
-    NoSpace,
-    StreamClosed,
-    TimedOut,
-    TowlineError,
-)
+from towline.base.errors import DiskError, IdReused, JournalFull, NoSpace, StreamClosed, TimedOut, TowlineError
 from towline.journal import record as format_
 from towline.journal.batch import Batch, Options, Ticket
 from towline.journal.committer import Committer, shared
 from towline.journal.descriptors import SHARED
 from towline.journal.ids import id_key, reference, split_reference
-from towline.journal.interface import (
-    READ_BYTES,
-    READ_RECORDS,
-    RECORD,
-    RECORD_ID,
-    Cursor,
-    Item,
-    Record,
-)
+from towline.journal.interface import READ_BYTES, READ_RECORDS, RECORD, RECORD_ID, Cursor, Item, Record
 from towline.journal.segments import Segments
 from towline.journal.tail import Tail
 from towline.journal.writer import Writer, disk_error

@@ -112,15 +112,20 @@ class SpoolWriter:
         return True
 
     def _seal(self) -> None:
-        os.close(self._fd)
+        self.close()
         self._sealed.append(_Part(self._first, self._at))
 
     def _begin(self) -> None:
-        self._first = self.next_seq
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(_path(self.folder, self._first), flags, 0o600)
-        _write_all(self._fd, [format_.segment_header(EPOCH, self._first, FLAG_LAZY)], 0)
-        self._at = SEGMENT_HEADER
+        # Without O_EXCL: on a full disk the file is made and its header is not. Then the next try goes on with that
+        # file, which a reader may have opened already.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(_path(self.folder, self.next_seq), flags, 0o600)
+        try:
+            _write_all(descriptor, [format_.segment_header(EPOCH, self.next_seq, FLAG_LAZY)], 0)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._fd, self._first, self._at = descriptor, self.next_seq, SEGMENT_HEADER
         self.size += SEGMENT_HEADER
 
 

@@ -13,6 +13,7 @@ from towline.cli.terminal.pens import changed
 
 _CARRY = 64 * 1024  # a longer sequence that is not finished is given up
 _MOST = 9999  # of a parameter
+_LONGEST = 1000  # digits and separators of one sequence; int() itself refuses 4,301 digits
 _TOKEN = re.compile(
     r"(?P<text>[^\x00-\x1f\x7f-\x9f]+)"
     r"|\x1b\[(?P<private>[<=>?]?)(?P<numbers>[0-9;:]*)(?P<between>[ -/]*)(?P<final>[@-~])"
@@ -147,6 +148,8 @@ class Interpreter:
     def _sequence(self, token: re.Match[str]) -> None:
         private, between, final = token["private"], token["between"], token["final"]
         text = token["numbers"]
+        if len(text) > _LONGEST:
+            return
         if final == "m" and not private and not between:
             self.screen.cursor.pen = changed(self.screen.cursor.pen, text)
             return

@@ -109,10 +109,13 @@ class Held:
         self._reap()
         self._over = True
         self._taps.pause()
+        if self._stdin in self._taps.open.values():  # a terminal has one descriptor for both
+            self._forget_input()
         self._close_input()
         self.house.loop.remove_reader(self._pidfd)
         for descriptor in {*self._taps.open.values(), self._pidfd}:
             os.close(descriptor)
+        self.spool.close()
 
     def describe(self) -> Header:
         """What a node that comes back must know."""

@@ -24,7 +24,7 @@ async def take_input(channel: Channel, roster: Roster, live: Live | None, job: s
         channel.accept({"at": 0, "over": True})
         channel.end({"over": True})
         return
-    live.inputs.setdefault(writer, (at, False))
+    live.inputs.setdefault(writer, (at, answer.get("eof") is True))  # an earlier node may have brought the end
     channel.accept({"at": at})
     taking = asyncio.ensure_future(_take(channel, roster, live, writer, at))
     acking = asyncio.ensure_future(_acknowledge(channel, live, writer, at))

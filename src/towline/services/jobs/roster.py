@@ -133,9 +133,11 @@ class Roster:
             live.started.set_exception(error)
             raise error
         except TowlineError as error:
-            await asyncio.to_thread(self._store.jobs.forget, row.id)
-            self.live.pop(row.id, None)
-            live.started.set_exception(error)
+            try:
+                await asyncio.to_thread(self._store.jobs.forget, row.id)
+            finally:
+                self.live.pop(row.id, None)
+                live.started.set_exception(error)
             raise
         if not live.over:
             live.row = replace(live.row, state=RUNNING, pid=int(str(answer["pid"])))
