@@ -11,28 +11,25 @@ loop's thread: they should be quick, and must not call a line.
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import functools
 import inspect
-import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from towline.base.errors import ConnectionLost
+from towline.client.background import Background
 from towline.client.connect import connect as _connect
-from towline.client.jobs import Ended
 from towline.client.jobs import Job as _AsyncJob
 from towline.client.joining import join as _join
 from towline.client.line import Line as _AsyncLine
 from towline.client.line import LineEvent
+from towline.client.output import Ended
 from towline.client.reach import Target
 from towline.client.rooms import Room as _AsyncRoom
 from towline.protocol.codec import Header
 from towline.protocol.records import Welcome
 from towline.runtime.channel import Channel as _AsyncChannel
-from towline.runtime.loops import new_event_loop
 from towline.trust.pins import Node
 
 __all__ = ["Channel", "Job", "Line", "Room", "connect", "join"]
@@ -43,110 +40,7 @@ _Original = TypeVar("_Original")
 _END: Any = object()
 
 
-class _Background:
-    """The event loop on a thread, there as long as anybody holds it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holders = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-
-    def hold(self) -> None:
-        with self._lock:
-            self._holders += 1
-            if self._loop is None:
-                self._loop = new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="towline-sync", daemon=True)
-                self._thread.start()
-
-    def let_go(self) -> None:
-        with self._lock:
-            self._holders -= 1
-            if self._holders or self._loop is None or self._thread is None:
-                return
-            loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
-            asyncio.run_coroutine_threadsafe(_tidy_up(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
-
-    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Do `work` on the loop and wait for it; an interrupt (Ctrl-C) here cancels it there."""
-        loop = self._loop
-        if loop is None:
-            work.close()
-            raise ConnectionLost("The line was closed.")
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise RuntimeError("a callback on the loop's thread cannot wait for the loop")
-        call = _Call(work)
-        try:
-            loop.call_soon_threadsafe(call.start, loop)
-            call.over.acquire()
-        except BaseException:
-            loop.call_soon_threadsafe(call.cancel)
-            raise
-        return call.outcome()
-
-
-class _Call(Generic[_T]):
-    """A coroutine that runs on the loop's thread while another thread waits to acquire `over`.
-
-    As `asyncio.run_coroutine_threadsafe`, but without its two futures, its condition and its second turn of the loop.
-    """
-
-    def __init__(self, work: Coroutine[Any, Any, _T]) -> None:
-        self._work = work
-        self.over = threading.Lock()
-        self.over.acquire()
-        self._task: asyncio.Task[None] | None = None
-        self._result: _T | None = None
-        self._error: BaseException | None = None
-
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._task = loop.create_task(self._run())
-
-    def cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        else:
-            self._work.close()  # interrupted before `start` was on its way
-
-    def outcome(self) -> _T:
-        """Its result, once it is over. Raises what it raised, and concurrent.futures.CancelledError if it was
-        cancelled (another thread closed the last line)."""
-        if isinstance(self._error, asyncio.CancelledError):
-            raise concurrent.futures.CancelledError from None
-        if self._error is not None:
-            raise self._error
-        return self._result  # type: ignore[return-value]  # None only where _T is None
-
-    async def _run(self) -> None:
-        try:
-            self._result = await self._work
-        except asyncio.CancelledError as error:
-            self._error = error
-            raise
-        except BaseException as error:  # noqa: BLE001  # handed to whoever waits
-            self._error = error
-        finally:
-            self.over.release()
-
-
-async def _tidy_up() -> None:
-    """What asyncio.Runner does at its end."""
-    rest = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in rest:
-        task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
-    loop = asyncio.get_running_loop()
-    await loop.shutdown_asyncgens()
-    await loop.shutdown_default_executor()
-
-
-_background = _Background()
+_background = Background()
 
 
 class _Mirror(Generic[_Original]):
