@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import runpy
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from tests.kit import (
 from tests.rooms.kit import listening
 
 import towline
+from towline.base.errors import DiskError
 from towline.services.rooms.limits import ROOM_TEXT
 
 
@@ -97,6 +99,20 @@ def test_lines_that_cannot_be_said_are_refused_and_the_others_are_said(home: Pat
     assert [each["text"][:4] for each in found if each["event"] == "message"] == ["good", "yyyy", "last"]
     assert sum(each["event"] == "accepted" for each in found) == 3
     assert done.returncode == 9
+
+
+def test_a_standard_input_that_cannot_be_read_ends_the_chat(home: Path, tmp_path: Path) -> None:
+    unreadable = os.open(tmp_path / "input", os.O_WRONLY | os.O_CREAT)
+    done = subprocess.run(
+        [*TOW, "chat", "home", "no-input"],
+        stdin=unreadable,
+        capture_output=True,
+        timeout=DEADLINE,
+        env=environment(home),
+    )
+    os.close(unreadable)
+    assert done.stderr == b"tow chat: Standard input cannot be read: Bad file descriptor.\n"
+    assert done.returncode == DiskError.exit_status
 
 
 def test_log_follows_and_chat_goes_both_ways(home: Path) -> None:

@@ -438,6 +438,31 @@ def test_what_was_acknowledged_and_is_sent_again_is_there_once(tmp_path: Path) -
     run(work())
 
 
+def test_a_disk_that_does_not_let_go_of_a_message_does_not_hold_up_the_next(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            home = await joined(node, tmp_path / "ann")
+            async with towline.connect("home", home=home) as line:
+                room = line.room("lobby")
+                assert await room.say("one") == 1
+                await until(lambda: not _rows(Path(home)))
+                with sqlite3.connect(Path(home) / OUTBOX_FILE, isolation_level=None) as db:
+                    db.execute("CREATE TRIGGER keep BEFORE DELETE ON outbox BEGIN SELECT RAISE(ABORT, 'no'); END")
+                    assert await room.say("two") == 2
+                    assert await finished(room.say("three")) == 3
+                    await finished(line.mailing.wait_sent())
+                    assert _rows(Path(home)) == 2
+                    db.execute("DROP TRIGGER keep")
+                db.close()
+            async with towline.connect("home", home=home) as line:
+                assert await line.room("lobby").say("four") == 4
+                await line.mailing.wait_sent()
+                assert await texts_of(line, "lobby") == ["one", "two", "three", "four"]
+            assert _rows(Path(home)) == 0
+
+    run(work())
+
+
 def test_a_cut_before_every_acknowledgement_still_says_it_once(tmp_path: Path) -> None:
     async def work() -> None:
         async with serving(tmp_path / "data") as node:

@@ -21,6 +21,7 @@ from towline.base.errors import (
     Muted,
     NoGrant,
     NotFound,
+    PeerError,
     TooFast,
     UnknownRoom,
     UsageError,
@@ -28,7 +29,7 @@ from towline.base.errors import (
 from towline.client.since import parse_since
 from towline.journal import Cursor
 from towline.services.rooms.limits import ROOM_TEXT
-from towline.services.rooms.messages import Entry, Missed
+from towline.services.rooms.messages import Entry, Missed, parse_lines
 
 
 def test_what_is_said_comes_in_order_to_all_and_stays(tmp_path: Path) -> None:
@@ -285,6 +286,37 @@ def test_too_fast_is_refused_by_name_and_nothing_is_lost_or_reordered(tmp_path: 
                 assert line.cuts == 0
 
     run(work())
+
+
+def test_lines_that_say_nothing_are_paid_for_too(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data", room_rate=1.0, room_burst=20.0) as node:
+            home = await joined(node, tmp_path / "ann")
+            async with towline.connect("home", home=home) as line:
+                channel = await line.channel({"service": "rooms", "op": "say"})
+                await channel.send(b"\n" * 100_000)
+                answers = 0
+                with pytest.raises(TooFast, match="room_rate"):
+                    async for body in channel:
+                        answers += len(body.split(b"\n"))
+                assert answers <= 20
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"epoch":Infinity,"seq":1,"time":1,"id":"a","from":"b","kind":"message","text":"c"}',
+        b'{"epoch":1,"seq":1,"time":1' + b"0" * 400 + b',"id":"a","from":"b","kind":"message","text":"c"}',
+        b"[" * 100_000,
+        b"7",
+        b"{}",
+    ],
+)
+def test_a_node_that_sends_nonsense_is_said_to(line: bytes) -> None:
+    with pytest.raises(PeerError):
+        list(parse_lines(line))
 
 
 async def _read_out(channel: towline.Channel) -> None:

@@ -38,6 +38,7 @@ async def _log(args: argparse.Namespace, out: Output) -> int:
     from towline.cli.running import tell_line_events
     from towline.client.connect import connect
     from towline.client.since import Since
+    from towline.services.rooms.messages import Missed
 
     async with connect(args.alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
         room = line.room(args.room)
@@ -50,6 +51,6 @@ async def _log(args: argparse.Namespace, out: Output) -> int:
             since = int((await room.describe())["last"]) + 1 - args.last
         word = args.search.casefold()
         async for item in room.follow(max(since, 0) if isinstance(since, int) else since, present=False):
-            if word in item.text.casefold():
+            if isinstance(item, Missed) or word in item.text.casefold():
                 show(out, item)
     return Exit.OK

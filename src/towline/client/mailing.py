@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from collections.abc import Callable
@@ -91,7 +92,7 @@ class Mailing:
             await asyncio.wait([self._task])
         outbox, self._outbox = self._outbox, None
         if outbox is not None:
-            await asyncio.to_thread(outbox.remove, self._answered)
+            await asyncio.to_thread(_remove, outbox, self._answered)
             await asyncio.to_thread(outbox.close)
         self._fail(ConnectionLost("The line was closed; the message stays in the outbox."))
 
@@ -147,7 +148,7 @@ class Mailing:
             pulse = self._pulse
             fresh, answered = list(self._fresh), list(self._answered)
             if answered:  # kept until they are gone: `close` may come in between
-                await asyncio.to_thread(outbox.remove, answered)
+                await asyncio.to_thread(_remove, outbox, answered)
                 del self._answered[: len(answered)]
             if fresh:
                 try:
@@ -225,7 +226,7 @@ class Mailing:
         for line in body.split(b"\n"):
             try:
                 self._answer(json.loads(line))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # int(Infinity), [[[[…
                 raise PeerError("The node's acknowledgement cannot be understood.") from None
         self._stir()
 
@@ -245,3 +246,9 @@ class Mailing:
             waiter.set_exception(error)
         else:
             self._on_refused(message, error)
+
+
+def _remove(outbox: Outbox, answered: list[Unsent]) -> None:
+    """What our disk does not let go of now is said again at the next start, and is the same message for the node."""
+    with contextlib.suppress(TowlineError):
+        outbox.remove(answered)

@@ -326,12 +326,16 @@ async def ask_rooms(line: Reach, request: Header) -> Any:
     body = await ask(line, {"service": "rooms", **request}, tries=_LOOKS)
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise PeerError("The node's answer cannot be understood.") from None
 
 
 def _opened_at(opening: Header) -> Header:
-    return {"epoch": opening["epoch"], "seq": opening["seq"]}
+    match opening:
+        case {"epoch": int(epoch), "seq": int(seq)}:
+            return {"epoch": epoch, "seq": seq}
+        case _:
+            raise PeerError("The node does not say where the room's stream begins.")
 
 
 def _after(item: Item) -> Header:

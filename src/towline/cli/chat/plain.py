@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from towline.base.errors import BadMessage, Exit, LimitExceeded, TowlineError
+from towline.base.errors import BadMessage, DiskError, Exit, LimitExceeded, TowlineError
 from towline.cli.output import Output
 
 if TYPE_CHECKING:
@@ -90,10 +90,8 @@ class Talk:
                 self._fail(line)
             elif line.strip():
                 self._say(line)
-            while self._waiting >= _WINDOW:
-                await self._changed()
-        while self._waiting:
-            await self._changed()
+            await self._answers(_WINDOW - 1, reading)
+        await self._answers(0, reading)
         try:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 while self._heard <= self._wanted > 0 and not self.ended.is_set():
@@ -101,6 +99,13 @@ class Talk:
         except TimeoutError:
             pass  # it is acknowledged; only the echo is late
         return self._failed.exit_status if self._failed is not None else Exit.OK
+
+    async def _answers(self, most: int, reading: asyncio.Task[None]) -> None:
+        """Until so many at most are waiting for their answer. Raises what ended the listening."""
+        while self._waiting > most:
+            await self._changed()
+            if reading.done():
+                reading.result()
 
     def _say(self, line: str) -> None:
         try:
@@ -164,7 +169,11 @@ def _lines() -> Iterator[str | TowlineError]:
 
     longest, held, size, data = ROOM_TEXT.value, b"", 0, b"-"
     while data:
-        data = os.read(sys.stdin.fileno(), 64 * 1024)
+        try:
+            data = os.read(sys.stdin.fileno(), 64 * 1024)
+        except OSError as error:
+            yield DiskError(f"Standard input cannot be read: {error.strerror}.")
+            return
         *lines, rest = (held + data).split(b"\n")
         if not data and rest:
             lines.append(rest)

@@ -70,7 +70,8 @@ class Missed(Struct, frozen=True):
                 return f"The room went back to an older state; it goes on at {self.next.seq}."
             case _:
                 count = self.next.seq - self.from_.seq
-                return f"{count} messages are missing ({self.reason}); it goes on at {self.next.seq}."
+                missing = "One message is" if count == 1 else f"{count} messages are"
+                return f"{missing} missing ({self.reason}); it goes on at {self.next.seq}."
 
 
 class Signal(Struct, frozen=True):
@@ -186,7 +187,7 @@ def parse_lines(body: bytes) -> Iterable[Item | Signal]:
     for line in body.split(b"\n"):
         try:
             yield _parse_line(json.loads(line))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # int(Infinity), [[[[…
             raise PeerError("The node's batch of messages cannot be understood.") from None
 
 

@@ -62,6 +62,9 @@ class Posting:
     async def _take(self, body: bytes) -> None:
         id_ = ""
         try:
+            now = self._loop.time()
+            # Paid for before it is looked at: a body of line breaks alone is a million lines to be refused.
+            self._house.bucket(self._person, now).spend(1 + len(body) / KIB, now)
             post = parse_post(body)
             id_ = post.id
             room = self._rooms.get(post.room)
@@ -69,8 +72,6 @@ class Posting:
                 room = await self._enter(post.room)
             elif room.row.private:  # it may have become so meanwhile
                 self._require_seen(room)
-            now = self._loop.time()
-            self._house.bucket(self._person, now).spend(1 + len(body) / KIB, now)
             self._pending += 1
             try:
                 await room.post(
