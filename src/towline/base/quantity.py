@@ -43,6 +43,11 @@ def format_size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def format_count(count: int, thing: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def format_duration(seconds: float) -> str:
     """`12 s`, `3 min 20 s`, `2 h 05 min`, `4 d 3 h`."""
     if seconds < 1:

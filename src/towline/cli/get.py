@@ -69,7 +69,7 @@ async def _get(args: argparse.Namespace, out: Output, remotes: list[tuple[str, s
 
 
 async def _dry_run(args: argparse.Namespace, out: Output, remotes: list[tuple[str, str, str]]) -> int:
-    from towline.base.quantity import format_size
+    from towline.base.quantity import format_count, format_size
     from towline.base.text import printable
     from towline.client.connect import connect
 
@@ -89,5 +89,5 @@ async def _dry_run(args: argparse.Namespace, out: Output, remotes: list[tuple[st
                         out.event("file", path=name, bytes=entry.size, dry_run=True)
                         out.line(f"{printable(name)}  {format_size(entry.size)}")
     out.event("done", files=files, bytes=size, dry_run=True)
-    out.line(f"{files} files, {format_size(size)} would be fetched")
+    out.line(f"{format_count(files, 'file')}, {format_size(size)} would be fetched")
     return 0

@@ -20,7 +20,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from towline.base.errors import Exit, NotFound, UsageError
-from towline.base.quantity import format_duration, format_size, parse_duration, parse_size
+from towline.base.quantity import format_count, format_duration, format_size, parse_duration, parse_size
 
 if TYPE_CHECKING:
     from towline.cli.output import Output
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     )
     out.line(
         f"done: {format_size(stats.bytes_up)} up, {format_size(stats.bytes_down)} down, "
-        f"{stats.cuts} cuts, {stats.connections} connections"
+        f"{format_count(stats.cuts, 'cut')}, {format_count(stats.connections, 'connection')}"
     )
     return Exit.OK
 
@@ -100,7 +100,8 @@ class _Told:
             more = f"; planned: {', '.join(planned[:8])}" if planned else ""
             return f"listening on {fields['address']}, relaying to {fields['to']}{more}"
         if name == "cut":
-            return f"cut {fields['n']} after {fields['at']} bytes: {fields['connections']} connections"
+            connections = format_count(int(str(fields["connections"])), "connection")
+            return f"cut {fields['n']} after {fields['at']} bytes: {connections}"
         if "seconds" in fields and name in {"stall", "refusing"}:
             return f"{name} for {format_duration(float(str(fields['seconds'])))}"
         if name == "unreachable":

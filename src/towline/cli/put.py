@@ -62,7 +62,7 @@ async def _put(args: argparse.Namespace, out: Output, alias: str, share: str, pa
 
 
 def _dry_run(args: argparse.Namespace, out: Output) -> int:
-    from towline.base.quantity import format_size
+    from towline.base.quantity import format_count, format_size
     from towline.base.text import printable
     from towline.services.files.local import local_source
     from towline.services.files.plan import Skipped, walk
@@ -83,5 +83,5 @@ def _dry_run(args: argparse.Namespace, out: Output) -> int:
                     out.event("file", path=entry.path, bytes=entry.size, dry_run=True)
                     out.line(f"{printable(entry.path)}  {format_size(entry.size)}")
     out.event("done", files=files, bytes=size, dry_run=True)
-    out.line(f"{files} files, {format_size(size)} would be sent")
+    out.line(f"{format_count(files, 'file')}, {format_size(size)} would be sent")
     return status

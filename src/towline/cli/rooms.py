@@ -58,6 +58,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _rooms(args: argparse.Namespace, out: Output) -> int:
+    from towline.base.quantity import format_count
     from towline.client.connect import connect
 
     async with connect(args.alias, give_up=args.give_up) as line:
@@ -66,7 +67,9 @@ async def _rooms(args: argparse.Namespace, out: Output) -> int:
             out.event("room", **row, unread=unread)
             mark = " (private)" if row["private"] else ""
             name, topic = printable(str(row["room"])), printable(str(row["topic"]))
-            out.line(f"{name}{mark}  {row['here']} here  {row['last']} messages  {topic}".rstrip())
+            out.line(
+                f"{name}{mark}  {row['here']} here  {format_count(int(row['last']), 'message')}  {topic}".rstrip()
+            )
     return Exit.OK
 
 

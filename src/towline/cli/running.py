@@ -76,6 +76,12 @@ def add_give_up(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def gone(event: Reconnecting) -> str:
+    """That the line is down, and why, for a person."""
+    reason = printable(event.error.sentence).removesuffix(".")
+    return f"The connection is gone ({reason}); trying again …"
+
+
 def tell_line_events(out: Output) -> Callable[[LineEvent], None]:
     """A listener that says when the line is down and up again."""
 
@@ -84,6 +90,6 @@ def tell_line_events(out: Output) -> Callable[[LineEvent], None]:
             reason = printable(event.error.sentence)
             out.event("reconnecting", attempt=event.attempt, wait=round(event.wait, 3), reason=reason)
             if event.attempt == 2 or event.attempt % 10 == 0:
-                out.note(f"The connection is gone ({reason}); trying again …")
+                out.note(gone(event))
 
     return tell

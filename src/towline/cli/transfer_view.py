@@ -7,9 +7,10 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from towline.base.quantity import format_duration, format_size
+from towline.base.quantity import format_count, format_duration, format_size
 from towline.base.text import printable
 from towline.cli.output import Output
+from towline.cli.running import gone
 from towline.client.events import (
     Done,
     FileDone,
@@ -121,7 +122,7 @@ class LineView:
 
     def line(self, event: LineEvent) -> None:
         if isinstance(event, Reconnecting) and (event.attempt == 2 or event.attempt % 10 == 0):
-            self._note(f"The connection is gone ({printable(event.error.sentence)}); trying again …")
+            self._note(gone(event))
 
     def transfer(self, event: TransferEvent) -> None:
         match event:
@@ -177,9 +178,9 @@ class BarView:
     def transfer(self, event: TransferEvent) -> None:
         match event:
             case Started(files, size):
-                self._total = self._bars.add_task(f"{files} files", total=size if size >= 0 else None)
+                self._total = self._bars.add_task(f"{format_count(files, 'file')}", total=size if size >= 0 else None)
             case Progress(files, total_files, size, _) if self._total is not None:
-                self._describe(f"{files} of {total_files} files")
+                self._describe(f"{files} of {format_count(total_files, 'file')}")
                 self._bars.update(self._total, completed=size)
             case FileDone(path, size, _, _):
                 now = time.monotonic()
@@ -215,7 +216,7 @@ def tell_trouble(event: TransferEvent, say: object) -> None:
 def summary(done: Done) -> str:
     """The last line: what arrived, how fast, and what the cuts cost."""
     rate = done.sent_bytes / done.seconds if done.seconds > 0 else 0
-    text = f"{done.files} files, {format_size(done.bytes)} in {format_duration(done.seconds)}"
+    text = f"{format_count(done.files, 'file')}, {format_size(done.bytes)} in {format_duration(done.seconds)}"
     if done.sent_bytes:
         text += f", {format_size(rate)}/s"
     if done.cuts:
