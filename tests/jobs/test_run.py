@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 
 import pytest
 from tests.jobs.kit import Made, Place, alive, collect, descriptors, gone, items
 from tests.kit import run, until
 
 from towline.base.errors import CommandNotFound, Conflict, LimitExceeded, NoGrant, NotExecutable, NotFound, UnknownJob
+from towline.cli.jobbing import write
 from towline.client.output import Chunk
 
 
@@ -258,5 +260,22 @@ def test_output_that_is_forgotten_while_it_is_read_is_no_exit_status(place: Plac
             with pytest.raises(UnknownJob, match="forgotten while it was read"):
                 async for _ in reading:
                     pass
+
+    run(go())
+
+
+def test_output_that_does_not_block_is_waited_for() -> None:
+    async def go() -> None:
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)  # as a parent that shares it with us may have made it
+        data = os.urandom(300_000)
+        writes = asyncio.ensure_future(write(writing, data))
+        writes.add_done_callback(lambda _: os.close(writing))
+        read = b""
+        while piece := await asyncio.to_thread(os.read, reading, 50_000):
+            read += piece
+        await writes
+        assert read == data
+        os.close(reading)
 
     run(go())

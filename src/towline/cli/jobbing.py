@@ -152,15 +152,19 @@ def _write_nowait(descriptor: int, view: memoryview) -> int:
     return os.pwritev(descriptor, [view], -1, _NOWAIT)
 
 
-def _takes_some(descriptor: int) -> bool:
+def _takes_some(descriptor: int, wait: float | None = 0) -> bool:
+    """`wait`: milliseconds; None: as long as it takes."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
-    return poll.poll(0) == [(descriptor, select.POLLOUT)]
+    return poll.poll(wait) == [(descriptor, select.POLLOUT)]
 
 
 def _write_all(descriptor: int, view: memoryview) -> None:
     while view:
-        view = view[os.write(descriptor, view) :]
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:  # whoever started us, or shares it with us, has made it one that does not block
+            _takes_some(descriptor, None)
 
 
 def has_input() -> bool:

@@ -266,11 +266,11 @@ class Held:
             self.house.loop.remove_writer(self._stdin)
 
     def _end_input(self) -> None:
-        self.eof = True
-        if self.modes is not None and self._stdin is not None:
-            self._write_some(memoryview(_END_OF_TRANSMISSION))
-        elif self.modes is None:
+        if self.modes is None:
             self._close_input()
+        elif not self._write_some(memoryview(_END_OF_TRANSMISSION)):
+            return  # the terminal is full of what was typed: `_write` comes back here
+        self.eof = True
         for writer in self._queued:
             self.house.input_moved(self, writer)
 
