@@ -18,6 +18,7 @@ from towline.journal import START, Cursor, Gap, Record
 from towline.journal.batch import Options, Ticket
 from towline.journal.core import Journal
 from towline.journal.descriptors import SHARED
+from towline.journal.segments import DROPPED_SUFFIX, DROPPED_TABLES
 
 LAZY = Options(durable=False)
 
@@ -280,6 +281,24 @@ def test_no_room_for_a_new_segment_is_a_full_disk_too(tmp_path: Path) -> None:
     journal = Journal.open(str(tmp_path / "log"))
     assert numbers(everything(journal)) == [0, 1]
     journal.close()
+
+
+def test_ids_of_what_was_dropped_are_known_though_there_was_no_room_to_merge_them(tmp_path: Path) -> None:
+    journal = Journal.open(str(tmp_path / "log"), Options(segment_bytes=1000))
+    said = [(b"id%d" % i, b"%d." % i + b"x" * 900) for i in range(3 * DROPPED_TABLES)]
+    for id_, payload in said:
+        journal.append(1, payload, id=id_).result(20)
+    with disk_of(16):
+        journal.release(2 * DROPPED_TABLES)
+    assert journal.floor.seq > DROPPED_TABLES + 1
+    for _ in range(2):
+        seqs = [journal.append(1, payload, id=id_).result(20) for id_, payload in said]
+        assert seqs == list(range(1, len(said) + 1))
+        journal.close()
+        journal = Journal.open(str(tmp_path / "log"), Options(segment_bytes=1000))
+    journal.release(3 * DROPPED_TABLES)
+    journal.close()
+    assert len(list((tmp_path / "log").glob(f"*{DROPPED_SUFFIX}"))) <= DROPPED_TABLES
 
 
 def test_after_an_fsync_for_which_there_was_no_room_it_goes_on_in_another_file(

@@ -119,10 +119,11 @@ class Segments:
         self._dropped = tables
         if len(tables) > DROPPED_TABLES:
             merged = IdTable.merged(tables)
-            for old in tables[1:]:
-                os.unlink(self._dropped_path(old))
-            save_ids(self._dropped_path(merged), merged, self.catalogue.salt)  # over the oldest one's file
-            tables = [merged]
+            with contextlib.suppress(OSError):  # a full disk: then they stay apart until the next time
+                save_ids(self._dropped_path(merged), merged, self.catalogue.salt)  # over the oldest one's file
+                for old in tables[1:]:  # only now: a crash in between costs room, not what is known
+                    os.unlink(self._dropped_path(old))
+                tables = [merged]
         while len(tables) > 1 and sum(map(len, tables)) > DROPPED_IDS.value:
             os.unlink(self._dropped_path(tables.pop(0)))
         self._dropped = tables
