@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,3 +136,40 @@ def test_when_all_together_keep_too_much_commands_wait_and_readers_get_on(make_p
                 await job.signal("KILL")
 
     run(scenario())
+
+
+STARVED = """
+import os, resource
+from towline.base.errors import TowlineError
+from towline.services.jobs.spawn import spawn
+os.set_inheritable(1, True)
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+open_before = set(os.listdir("/proc/self/fd"))
+refused = 0
+for size in (None, (24, 80)):
+    for limit in range(len(open_before), len(open_before) + 12):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+        try:
+            spawned = spawn(["sleep", "60"], program="", cwd="/", env=dict(os.environ), stdin=True, size=size)
+        except (TowlineError, OSError):
+            refused += 1
+            resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+        else:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+            os.killpg(spawned.pid, 9)
+            spawned.reap()
+            for own in {spawned.pidfd, spawned.stdin, spawned.stdout, spawned.stderr} - {None}:
+                os.close(own)
+        assert set(os.listdir("/proc/self/fd")) == open_before, (limit, os.listdir("/proc/self/fd"))
+        try:
+            raise SystemExit(f"a child is left: {os.waitpid(-1, os.WNOHANG)}, {limit}")
+        except ChildProcessError:
+            pass
+print(refused)
+"""
+
+
+def test_a_start_for_want_of_descriptors_leaves_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 6

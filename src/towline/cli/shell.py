@@ -19,7 +19,7 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from towline.base.errors import Exit, UsageError
@@ -138,7 +138,15 @@ async def _converse(job: Job, args: argparse.Namespace, bar: _Bar, seen: _Seen) 
     typed: asyncio.Queue[bytes] = asyncio.Queue()
 
     def on_key() -> None:
-        data, leave = keyboard.feed(os.read(0, _READ))
+        try:
+            pressed = os.read(0, _READ)
+        except OSError:
+            pressed = b""
+        if not pressed:  # the terminal is gone
+            loop.remove_reader(0)
+            left.set()
+            return
+        data, leave = keyboard.feed(pressed)
         if keyboard.wants_help:
             keyboard.wants_help = False
             os.write(1, _HELP)
@@ -269,7 +277,8 @@ def _raw(descriptor: int) -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        with suppress(termios.error):  # it may be gone
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 def _size() -> tuple[int, int]:
