@@ -42,7 +42,7 @@ class End:
                 case ev.ProofOffered():
                     self.session.welcome(Welcome("ada", "read"))
                 case ev.LaneRequested():
-                    self.session.welcome_lane(Welcome("ada", "read", lane=True))
+                    self.session.welcome(Welcome("ada", "read", lane=True))
                 case ev.Closed():
                     self.closed = True
 

@@ -67,7 +67,7 @@ def in_state(role: Role, state: State) -> Session:
             it.prove(Proof("peer"))
             continue
         if role is Role.NODE and it.state is State.VERDICT and state is State.LANE:
-            it.welcome_lane(Welcome("ada", "read", lane=True))
+            it.welcome(Welcome("ada", "read", lane=True))
             continue
         step = steps.pop(0)
         it.receive(encode(step) if isinstance(step, Frame) else step, 0.0)
@@ -295,7 +295,7 @@ def test_a_hello_that_makes_no_sense(change: dict[str, object]) -> None:
 def test_a_call_that_comes_too_late_is_harmless() -> None:
     for late in (
         lambda s: s.welcome(Welcome("ada", "read")),
-        lambda s: s.welcome_lane(Welcome("ada", "read")),
+        lambda s: s.welcome(Welcome("ada", "read")),
         lambda s: s.prove(Proof("peer")),
         lambda s: s.fail(BadProof()),
         lambda s: s.drain(BadProof(), 1.0, 1.0),
@@ -330,7 +330,7 @@ def test_a_lane_is_admitted_by_its_ticket_and_what_follows_is_kept() -> None:
     client, node = session(Role.CLIENT, lane="ticket-7"), session(Role.NODE)
     talk = Talk(node).hears(taken(client)).tells("LaneRequested")
     assert talk.events[-1] == ev.LaneRequested("ticket-7")
-    node.welcome_lane(Welcome("ada", "read", lane=True))
+    node.welcome(Welcome("ada", "read", lane=True))
     assert node.state is State.LANE
     assert node.deadline() is None
     answer = taken(node)

@@ -42,7 +42,7 @@ class _Gate(House):
             person, drive = self.office.redeem(event.ticket)
         except TowlineError as error:
             return connection.close(error)
-        connection.session.welcome_lane(Welcome(person, "", lane=True))
+        connection.session.welcome(Welcome(person, "", lane=True))
         sock, state, first, rest = connection.detach()
         assert rest == b""
         return self.office.run(BlockingPipe(sock, state, timeout=kit.DEADLINE), first, drive)

@@ -15,13 +15,12 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from towline.base.errors import Conflict, DiskError, NotFound, NotTowline, WrongPin
+from towline.base.errors import Conflict, DiskError, NotFound, WrongPin
 from towline.trust.certificate import node_certificate
 from towline.trust.keys import Identity
 from towline.trust.tls import (
     ALPN,
     certificate_fingerprint,
-    check_alpn,
     check_pin,
     client_context,
     server_context,
@@ -73,7 +72,6 @@ def test_a_handshake_agrees_on_tls_13_our_protocol_and_the_pinned_certificate(no
         for side in (server, client):
             assert side.version() == "TLSv1.3"
             assert side.selected_alpn_protocol() == ALPN == "towline/1"
-        check_alpn(client.selected_alpn_protocol())
         der = client.getpeercert(binary_form=True)
         assert der is not None
         assert certificate_fingerprint(der) == fingerprint
@@ -117,14 +115,6 @@ def test_tls_12_is_refused_by_either_side(node: tuple[str, str, str], side: str)
     older.minimum_version = older.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises((ssl.SSLError, ConnectionError)), _talk(server, client):
         pass
-
-
-def test_a_server_without_our_protocol_is_told_apart(node: tuple[str, str, str]) -> None:
-    cert, key, _ = node
-    foreign = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    foreign.load_cert_chain(cert, key)
-    with _talk(foreign, client_context()) as (_, client), pytest.raises(NotTowline):
-        check_alpn(client.selected_alpn_protocol())
 
 
 def test_a_certificate_without_its_key_makes_no_server(node: tuple[str, str, str], tmp_path: Path) -> None:

@@ -350,7 +350,7 @@ class Node:
         except TowlineError as error:
             connection.close(error)
             return
-        connection.session.welcome_lane(Welcome(person, "", lane=True))
+        connection.session.welcome(Welcome(person, "", lane=True))
         sock, tls, outgoing, rest = connection.detach()
         self._admission.leave(connection)
         if rest:

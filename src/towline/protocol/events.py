@@ -26,7 +26,7 @@ class ProofOffered(NamedTuple):
 
 
 class LaneRequested(NamedTuple):
-    """Node: the connection wants to be a lane. Check the ticket, then `session.welcome_lane` or `session.fail`."""
+    """Node: the connection wants to be a lane. Check the ticket, then `session.welcome` or `session.fail`."""
 
     ticket: str
 

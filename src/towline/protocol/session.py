@@ -145,12 +145,8 @@ class Session:
         self._answer(Kind.PROVE, proof.to_header())
 
     def welcome(self, welcome: Welcome) -> None:
-        """Node: let the client in."""
+        """Node: let the client in; or the connection be a lane, and whoever drives it takes the rest of the bytes."""
         self._answer(Kind.WELCOME, welcome.to_header())
-
-    def welcome_lane(self, welcome: Welcome) -> None:
-        """Node: let the connection be a lane; whoever drives it from now on takes the rest of the bytes."""
-        self.welcome(welcome)
 
     def take_rest(self) -> bytes:
         """Bytes that came in behind the handshake of a lane."""
@@ -305,18 +301,12 @@ class Session:
             self._streams.accepting = False
             self._events.append(ev.GoingAway(error))
 
-    def _ping_due(self) -> None:
-        self._liveness.ping_due()
-
     def _pong_due(self) -> None:
         if self._liveness.pong_due():
             self._finish(ConnectionLost(f"The other side has not answered for {PONG_TIMEOUT:.0f} s."))
 
     def _handshake_due(self) -> None:
         self._close(HandshakeTimeout(f"Limit handshake_seconds is {self._patience:g} s."))
-
-    def _goodbye_due(self) -> None:
-        self._close(Draining())
 
     _ON_FRAME: ClassVar[dict[int, Callable[[Session, Frame], None]]] = {
         int(Kind.HELLO): _on_hello,
@@ -326,9 +316,9 @@ class Session:
     }
     _ON_TIMER: ClassVar[dict[Timer, Callable[[Session], None]]] = {
         Timer.HANDSHAKE: _handshake_due,
-        Timer.PING: _ping_due,
+        Timer.PING: lambda self: self._liveness.ping_due(),
         Timer.PONG: _pong_due,
-        Timer.GOODBYE: _goodbye_due,
+        Timer.GOODBYE: lambda self: self._close(Draining()),
     }
 
     # --- the state ---

@@ -10,7 +10,7 @@ import hashlib
 import os
 import ssl
 
-from towline.base.errors import DiskError, NotTowline, WrongPin
+from towline.base.errors import DiskError, WrongPin
 from towline.base.oserrors import oserrors
 from towline.base.text import printable
 
@@ -59,12 +59,6 @@ def check_pin(der: bytes | None, pinned_hex: str, alias: str) -> None:
             f"Pinned: {printable(pinned_hex.lower())}; shown: {shown}. Somebody may be in between. If the node was "
             "really set up anew, ask for an invite and join again."
         )
-
-
-def check_alpn(selected: str | None) -> None:
-    """Raise NotTowline unless the handshake agreed on our protocol (OpenSSL itself lets a missing ALPN pass)."""
-    if selected != ALPN:
-        raise NotTowline("The other side speaks TLS but not Towline; check the address and port.")
 
 
 def _harden(context: ssl.SSLContext) -> None:
