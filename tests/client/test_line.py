@@ -25,7 +25,8 @@ from towline.base.errors import (
     WrongPin,
 )
 from towline.client.line import Connected, Reconnecting
-from towline.trust.pins import KnownNodes
+from towline.client.outbox import Outbox
+from towline.trust.pins import KnownNodes, Node
 
 
 async def _echo(line: towline.Line, text: bytes = b"hello") -> bytes:
@@ -331,3 +332,22 @@ def test_a_unix_socket_alone(tmp_path: Path) -> None:
                 assert await _echo(line) == b"hello"
 
     kit.run(talk())
+
+
+def test_what_was_said_in_the_last_moment_stays_in_the_outbox(tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    KnownNodes(home).add(
+        Node(alias="home", address="127.0.0.1:1", addresses=("127.0.0.1:1",), fingerprint="00" * 32, name="home")
+    )
+
+    async def work() -> None:
+        line = towline.connect("home", home=home)
+        waiting = line.room("lobby").post("in the last moment")
+        await line.close()
+        with pytest.raises(ConnectionLost, match="stays in the outbox"):
+            await waiting
+
+    kit.run(work())
+    outbox = Outbox(home, "00" * 32)
+    assert [b"in the last moment" in each.body for each in outbox.pending()] == [True]
+    outbox.close()

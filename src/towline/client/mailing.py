@@ -90,8 +90,11 @@ class Mailing:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        if self._fresh and self._outbox is None:
+            self._outbox = await asyncio.to_thread(self._open)
         outbox, self._outbox = self._outbox, None
         if outbox is not None:
+            await self._keep(outbox, list(self._fresh))
             await asyncio.to_thread(_remove, outbox, self._answered)
             await asyncio.to_thread(outbox.close)
         self._fail(ConnectionLost("The line was closed; the message stays in the outbox."))
@@ -125,8 +128,7 @@ class Mailing:
 
     async def _run(self) -> None:
         if self._outbox is None:
-            key = self._line.target.fingerprint or self._line.target.alias
-            self._outbox = await asyncio.to_thread(Outbox, self._line.home, key)
+            self._outbox = await asyncio.to_thread(self._open)
         self._unacked = {each.id: each for each in await asyncio.to_thread(self._outbox.pending)}
         self._loaded = True
         self._stir()
@@ -141,6 +143,10 @@ class Mailing:
         finally:
             writing.cancel()
             await asyncio.wait([writing])
+            await self._keep(self._outbox, list(self._fresh))  # said in the last moment
+
+    def _open(self) -> Outbox:
+        return Outbox(self._line.home, self._line.target.fingerprint or self._line.target.alias)
 
     async def _write(self, outbox: Outbox) -> None:
         """To the disk and from it, many together."""
@@ -151,11 +157,7 @@ class Mailing:
                 await asyncio.to_thread(_remove, outbox, answered)
                 del self._answered[: len(answered)]
             if fresh:
-                try:
-                    await asyncio.to_thread(outbox.add, fresh)
-                except TowlineError as error:
-                    self._refuse(fresh, error)
-                else:
+                if await self._keep(outbox, fresh):
                     for message in fresh:
                         self._unacked[message.id] = message
                         self._unsent.append(message.id)
@@ -164,12 +166,19 @@ class Mailing:
             if not fresh and not answered:
                 await pulse.wait()
 
-    def _refuse(self, messages: list[Unsent], error: TowlineError) -> None:
-        """Our own disk does not take them."""
-        for message in messages:
-            waiter = self._waiters.pop(message.id, None)
-            if waiter is not None and not waiter.done():
-                waiter.set_exception(error)
+    async def _keep(self, outbox: Outbox, fresh: list[Unsent]) -> bool:
+        """Put them on the disk, which keeps none twice; False when it does not take them: who waits hears that."""
+        if not fresh:
+            return True
+        try:
+            await asyncio.to_thread(outbox.add, fresh)
+        except TowlineError as error:
+            for message in fresh:
+                waiter = self._waiters.pop(message.id, None)
+                if waiter is not None and not waiter.done():
+                    waiter.set_exception(error)
+            return False
+        return True
 
     async def _mail(self) -> None:
         """One conversation, until the connection or the stream is over."""
