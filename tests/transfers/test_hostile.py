@@ -14,11 +14,20 @@ from blake3 import blake3
 from tests.kit import until
 from tests.transfers.kit import KIB, Heard, Town, seen, write
 
-from towline.base.errors import BadMessage, Conflict, PeerError, ProtocolError, TowlineError, VerificationFailed
+from towline.base.errors import (
+    BadMessage,
+    Conflict,
+    LimitExceeded,
+    PeerError,
+    ProtocolError,
+    TowlineError,
+    VerificationFailed,
+)
 from towline.client.line import Line
 from towline.protocol.codec import Header
 from towline.protocol.table import Class, Kind
 from towline.runtime.channel import Channel
+from towline.services.files.conversation import UNREAD, Talk
 from towline.services.files.messages import encode_rows
 from towline.services.files.plan import Entry, encode_batch
 
@@ -255,6 +264,7 @@ def test_a_node_whose_digests_are_wrong(town: Town, tmp_path: Path) -> None:
     [
         ({"t": "same"}, b'[[0,"00"]]'),
         ({"t": "same"}, b'[[1,"00"]]'),
+        ({"t": "same"}, b'[[0,""]]'),
         ({"t": "differs"}, b"[0]"),
         ({"t": "same"}, b"{}"),
         ({"t": "same"}, b"[" * 100_000),
@@ -269,7 +279,7 @@ def test_a_node_whose_digests_are_wrong(town: Town, tmp_path: Path) -> None:
         ({"t": "lane-over", "lane": "x"}, b""),
         ({"t": "ticket", "lane": [], "ticket": 7}, b""),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_a_node_that_talks_nonsense(town: Town, tmp_path: Path, header: Header, body: bytes) -> None:
     write(tmp_path / "back" / "t" / "keep", b"1234567890")
@@ -293,6 +303,15 @@ def test_a_node_whose_plan_has_no_end(town: Town, tmp_path: Path) -> None:
     error = spoken(town, tmp_path, say)
     assert isinstance(error, BadMessage)
     assert len(list((tmp_path / "back").iterdir())) == 0
+
+
+def test_a_node_whose_plan_goes_on_behind_its_end(town: Town, tmp_path: Path) -> None:
+    async def say(channel: Channel, liar: Liar) -> None:
+        await plan(channel, file_row("new"))
+        await planned(channel, 1)
+        await plan(channel, file_row("more"), first=1)
+
+    assert isinstance(spoken(town, tmp_path, say), BadMessage)
 
 
 # --- a malicious client ---
@@ -368,6 +387,22 @@ def test_a_client_that_talks_nonsense(town: Town, tmp_path: Path, header: Header
     well(town, tmp_path)
 
 
+def test_a_client_whose_lanes_are_over_before_they_come(town: Town, tmp_path: Path) -> None:
+    """What the node remembers of them has an end."""
+
+    async def work(line: Line) -> TowlineError:
+        channel = await put_channel(line)
+        try:
+            for number in range(5000):
+                await channel.send(b"", {"t": "lane-over", "lane": number})
+        except TowlineError as error:
+            return error
+        return await ended(channel)
+
+    assert isinstance(town.with_line(work), BadMessage)
+    well(town, tmp_path)
+
+
 def test_requests_that_are_none(town: Town, tmp_path: Path) -> None:
     async def work(line: Line) -> list[TowlineError]:
         errors = []
@@ -400,6 +435,29 @@ def test_requests_that_are_none(town: Town, tmp_path: Path) -> None:
         assert all(error.code not in (0, 900) for error in town.with_line(work))
     assert fds() <= before + 3
     assert set(os.listdir(town.share)) <= {"x"}
+    well(town, tmp_path)
+
+
+def test_a_client_that_reads_nothing_of_what_it_makes_the_node_say(town: Town, tmp_path: Path) -> None:
+    """What waits for it is bounded in bytes, however long each message is."""
+
+    async def talk(channel: Channel) -> None:
+        channel.accept()
+        talk, body = Talk(channel), bytes(128 * KIB)
+        for _ in range(UNREAD.value // len(body) + 1):
+            talk.say({"t": "done"}, body)
+        try:
+            await talk.run(channel.wait_ended())
+        except TowlineError as error:
+            channel.reset(error)
+
+    async def work(line: Line) -> TowlineError:
+        connection = await line.connection()
+        channel = connection.open({"service": "talk"}, Class.CHAT)
+        return await ended(channel)
+
+    town.in_loop(lambda: town.node._services.add("talk", talk))
+    assert isinstance(town.with_line(work), LimitExceeded)
     well(town, tmp_path)
 
 

@@ -64,6 +64,7 @@ class Get(Transfer):
         kind = requests.text(answer, "kind")
         if kind not in ("file", "dir", "link"):
             raise PeerError("The node sends something that is neither a file nor a folder.")
+        top = top_entry(answer) if kind == "dir" else None
         sink = self._open_sink(kind)
         talk = Talk(channel)
         side = ReceivingSide(
@@ -74,16 +75,9 @@ class Get(Transfer):
             aside=self.aside,
             already=self.books.ahead,
             links=self.options.links == "keep",
-            top=top_entry(answer) if kind == "dir" else None,
+            top=top,
         )
-
-        def say(header: Header, body: bytes) -> None:
-            if header.get("t") in ("resume", "restarted"):
-                talk.call(self._note, dict(header), side)
-            talk.say(header, body)
-
-        receiver = Receiver(sink, say, side.settle, talk.abort, overwrite=self.options.overwrite, tally=self._tally)
-        side.attach(receiver)
+        receiver = self._receiver(sink, talk, side)
 
         async def conclude() -> None:
             await side.conclude(lambda: self._tally.counts)
@@ -95,6 +89,16 @@ class Get(Transfer):
         finally:
             self.in_flight()
             sink.close()
+
+    def _receiver(self, sink: Sink, talk: Talk, side: ReceivingSide) -> Receiver:
+        def say(header: Header, body: bytes) -> None:
+            if header.get("t") in ("resume", "restarted"):
+                talk.call(self._note, dict(header), side)
+            talk.say(header, body)
+
+        receiver = Receiver(sink, say, side.settle, talk.abort, overwrite=self.options.overwrite, tally=self._tally)
+        side.attach(receiver)
+        return receiver
 
     def _note(self, header: Header, side: ReceivingSide) -> None:
         entry = side.entry(requests.number(header, "file"))

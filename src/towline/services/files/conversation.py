@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Container, Coroutine
 from typing import Any, TypeAlias
 
 from towline.base.errors import BadMessage, ConnectionLost, LimitExceeded, TowlineError
-from towline.base.limits import Limit
+from towline.base.limits import KIB, MIB, Limit
 from towline.protocol.codec import Header
 from towline.runtime.channel import Channel, Message
 from towline.services import requests
@@ -27,7 +27,8 @@ from towline.services.files.plan import Entry, Skipped, decode_batch, decode_ski
 from towline.services.files.receiver import Receiver
 from towline.services.files.sender import Sender
 
-OUTBOX = Limit("outbox", 65_536, "messages", "a few for each entry of a full window; an honest peer reads them")
+UNREAD = Limit("unread", 64 * MIB, "bytes", "what a peer makes us say of its transfer; an honest one reads it")
+_MESSAGE = 1 * KIB  # what a message holds beside its body
 # Hears of outcomes with their entries.
 Settled: TypeAlias = Callable[[list[tuple[Entry, Outcome]]], None]
 # What the other side says beside the transfer itself: a ticket, a tally, a file that was begun anew.
@@ -41,6 +42,7 @@ class Talk:
         self.channel = channel
         self._loop = asyncio.get_running_loop()
         self._outbox: deque[tuple[Header, bytes]] = deque()
+        self._unread = 0  # bytes in there
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
         self._aborted: asyncio.Future[None] = self._loop.create_future()
@@ -91,14 +93,16 @@ class Talk:
                 header, body = self._outbox[0]
                 await self.channel.send(body, header)
                 self._outbox.popleft()
+                self._unread -= _MESSAGE + len(body)
             self._filled.clear()
             self._emptied.set()
 
     def _put(self, header: Header, body: bytes) -> None:
         self._outbox.append((header, body))
+        self._unread += _MESSAGE + len(body)
         self._filled.set()
-        if len(self._outbox) > OUTBOX.value:
-            self._set_aborted(LimitExceeded(f"The other side of the transfer reads nothing ({OUTBOX.name})."))
+        if self._unread > UNREAD.value:
+            self._set_aborted(LimitExceeded(f"The other side of the transfer reads nothing (limit {UNREAD.name})."))
 
     def _set_aborted(self, error: TowlineError) -> None:
         if not self._aborted.done():
@@ -132,6 +136,7 @@ class SendingSide:
         self._aside = aside
         self._leave_out = leave_out
         self._resolved = asyncio.Event()
+        self._all_planned = False
 
     async def plan(self) -> None:
         """Send the plan, a window of batches ahead of the outcomes."""
@@ -150,13 +155,14 @@ class SendingSide:
                 await channel.send(encode_skipped(skipped), {"t": "skipped"})
             if entries:
                 await channel.send(encode_batch(entries), {"t": "plan", "first": first})
+        self._all_planned = True
         await channel.send(b"", {"t": "planned", "entries": self._sender.planned})
 
     async def listen(self) -> None:
         """Hear the verdicts and outcomes until the receiver ends its side."""
         while (message := await self._talk.channel.receive()) is not None:
             await self._hear(message)
-        if self._sender.unresolved:
+        if self._sender.unresolved or not self._all_planned:
             raise BadMessage("The receiver ended the transfer before all had its outcome.")
 
     async def _hear(self, message: Message) -> None:
@@ -295,8 +301,11 @@ class ReceivingSide:
 
     async def _hear_plan(self, receiver: Receiver, first: int, body: bytes) -> None:
         entries = decode_batch(body, portable=self._portable)
-        if first != self._heard or len(self._entries) > (PLAN_WINDOW + 2) * PLAN_BATCH * 2:
-            raise BadMessage("The plan is out of order, or further ahead than the limit allows.")
+        ahead = len(self._entries) > (PLAN_WINDOW + 2) * PLAN_BATCH * 2
+        if first != self._heard or ahead or self._planned is not None:
+            raise BadMessage(
+                "The plan is out of order, further ahead than the limit allows, or goes on after its end."
+            )
         self._heard += len(entries)
         fresh: list[tuple[int, Entry]] = []
         for index, entry in enumerate(entries, first):

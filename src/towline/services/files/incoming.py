@@ -20,6 +20,7 @@ from towline.services.files.unsettled import FATAL, File, Unsettled
 # A large file's ranges are made durable, and acknowledged, after this much or this long.
 _CHECKPOINT_BYTES = 32 * MIB
 _CHECKPOINT_SECONDS = 1.0
+_MOST_OVER = 1024  # lanes that never got here and need not come any more
 # A sender of a stream holds what is not acknowledged in memory and stops when that is full: well before that.
 _STREAM_CHECKPOINT_BYTES = 8 * MIB
 
@@ -66,7 +67,10 @@ class Incoming:
         """The sender noticed first that a lane is dead."""
         with self._change:
             lane = self._lanes.get(number)
-            self._over.add(number)
+            if lane is None:
+                self._over.add(number)
+            if len(self._over) > _MOST_OVER:
+                raise BadMessage(f"More than {_MOST_OVER} lanes never got here.")
         if lane is not None:
             lane.shutdown()  # its thread reports how far it got
         else:

@@ -283,12 +283,14 @@ class Part:
         """Leave word of what is written, for whoever goes on when this process is killed. It is no loss if not."""
         if not self._sync.acquire(blocking=False):
             return  # a checkpoint is at work, which says it better
-        with self._turn:
-            self._unnoted = 0
-            now = self._there.copy()
-        with suppress(OSError):
-            self._list.note(self.pin, now)
-        self._sync.release()
+        try:
+            with self._turn:
+                self._unnoted = 0
+                now = self._there.copy()
+            with suppress(OSError):
+                self._list.note(self.pin, now)
+        finally:
+            self._sync.release()
 
     def _make_durable(self, fd: int) -> Ranges:
         with self._turn:

@@ -56,7 +56,8 @@ class Receiver:
         self._settle = settle
         self._abort = abort
         self._overwrite = overwrite
-        self._files = Unsettled(sink, say, settle, abort, tally)
+        self._always = overwrite == "always"
+        self._files = Unsettled(sink, say, settle, abort, tally, replace=self._always)
         self._lanes = Incoming(self._files, PacksIn(self._files, sink), say)
         self._folders: list[Entry] = []
         self._looking = threading.Lock()  # at what is there; the loop does not wait for that when it is cancelled
@@ -109,7 +110,7 @@ class Receiver:
         if there is not None and there.kind == "dir":
             raise IsADirectory(f"{quoted(entry.path)} is a folder at the target and a symlink at the source.")
         if there is None:
-            self._sink.symlink(entry, replace=False)
+            self._sink.symlink(entry, replace=self._always)
         elif self._sink.existing_link(entry) != entry.target:
             match self._verdict(entry, there):
                 case "conflict":
@@ -127,7 +128,7 @@ class Receiver:
             found.want.append(index)
             found.new[index] = entry
             return
-        file = File(entry, replace=there is not None)
+        file = File(entry, replace=there is not None or self._always)
         self._files.add(index, file)
         if there is not None:
             if there.kind == "dir":
@@ -159,7 +160,7 @@ class Receiver:
 
     def _verdict(self, entry: Entry, there: Stat) -> str:
         """What to do when the target has other content."""
-        if self._overwrite == "always":
+        if self._always:
             return "send"
         if self._overwrite == "older":
             return "send" if there.mtime_ns < entry.mtime_ns else "keep"
@@ -184,7 +185,7 @@ class Receiver:
             match row:
                 case [int(index), str(digest)]:
                     known = self._files.find(index_of(index))
-                    if known is not None and digest != known.there:
+                    if known is not None and (not known.there or digest != known.there):
                         raise BadMessage(f"{quoted(known.entry.path)} is not the same at the target.")
                     file = self._files.drop(index)
                     if file is not None:

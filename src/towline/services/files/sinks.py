@@ -125,7 +125,7 @@ class TreeSink:
         self._digests = digests
         self._small = SmallFiles(root)
         # The last few folders that were made for this transfer. Nothing is in them that did not come with it; if
-        # somebody else was quicker after all, publishing refuses to replace it.
+        # somebody else was quicker after all, publishing refuses to replace it, but where that was asked for.
         self._fresh: set[str] = set()
 
     @contextmanager

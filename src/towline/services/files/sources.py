@@ -100,7 +100,9 @@ class TreeSource:
         self._ahead.extend(islice(self._walk, _AHEAD))
         files, size = totals(self._ahead)
         if len(self._ahead) == _AHEAD:
-            rest = totals(walk(self._root, self._path, links=self._links, after=self._ahead[-1].path))
+            # Behind the last entry: what is skipped may have a name that is no position.
+            last = next((one.path for one in reversed(self._ahead) if isinstance(one, Entry)), None)
+            rest = totals(walk(self._root, self._path, links=self._links, after=last))
             files, size = files + rest[0], size + rest[1]
         return files, size
 

@@ -73,7 +73,8 @@ class Unsettled:
     """Files by their number in the plan. Thread-safe.
 
     A small file that is wanted whole has no `File` until something more is to be kept of it; most never get one.
-    `settle` hears of each outcome, once, when it is durable; `abort` of an error that ends everything.
+    `settle` hears of each outcome, once, when it is durable; `abort` of an error that ends everything. `replace`:
+    whatever has come to be in a file's place meanwhile.
     """
 
     def __init__(
@@ -83,12 +84,15 @@ class Unsettled:
         settle: Settle,
         abort: Callable[[TowlineError], None],
         tally: Tally,
+        *,
+        replace: bool,
     ) -> None:
         self.settle = settle
         self.abort = abort
         self.tally = tally
         self._sink = sink
         self._say = say
+        self._replace = replace
         self._files: dict[int, File | Entry] = {}
         self._turn = threading.Lock()
         self._closing = False
@@ -143,7 +147,7 @@ class Unsettled:
                     file.writing.close()
                 places.append((file.entry, file.replace))
             else:
-                places.append(None if file is None else (file, False))
+                places.append(None if file is None else (file, self._replace))
         return places
 
     def open(self, file: File) -> Writing:
@@ -201,7 +205,7 @@ class Unsettled:
     def _find(self, index: int) -> File | None:
         file = self._files.get(index)
         if isinstance(file, Entry):
-            self._files[index] = file = File(file, replace=False, asked=True)
+            self._files[index] = file = File(file, replace=self._replace, asked=True)
         return file
 
     def _finish(self, index: int, file: File) -> None:
