@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -21,6 +21,9 @@ from towline.services.files.planned import Planned
 from towline.services.files.sources import Reading, Source
 
 _CHUNK = FRAME_BODY.value
+# Large files that are begun and have no outcome yet: each costs a descriptor here and three at the other end. What is
+# in flight then is at least 8 MiB.
+MOST_OPEN = 128
 
 
 class Pack(NamedTuple):
@@ -38,7 +41,21 @@ class Segment(NamedTuple):
     hole: bool
 
 
+class Begin(NamedTuple):
+    """A large file that is not open yet, and what of it is to go."""
+
+    file: int
+    ranges: tuple[tuple[int, int], ...]
+
+
 Work: TypeAlias = Pack | Segment
+
+
+class _Report(NamedTuple):
+    """How far the receiver says that a lane got: all before `reached`, but for what `missing` says of the last."""
+
+    reached: int
+    missing: object
 
 
 @dataclass(slots=True)
@@ -51,33 +68,50 @@ class _LaneRecord:
     next: int = 0
     dead: bool = False
     running: bool = True
-    report: Header | None = None
+    report: _Report | None = None
 
 
 class Outgoing:
     """The lanes of one sender, each driven by a thread of its own, and the queue that feeds them.
 
-    `again` hears from any thread what a lane that is over did not bring to the other side.
+    `begin` is to open a file and give its segments, `again` to say what must go once more of what a lane that is over
+    did not bring to the other side; both are called from any thread.
     """
 
     def __init__(
-        self, planned: Planned, source: Source, say: Say, again: Callable[[list[Work]], None], pace: Pace
+        self,
+        planned: Planned,
+        source: Source,
+        say: Say,
+        pace: Pace,
+        *,
+        begin: Callable[[Begin], list[Segment]],
+        again: Callable[[list[Work]], list[Work]],
     ) -> None:
         self._planned = planned
         self._packs = PacksOut(planned, source, pace, self._count)
         self._say = say
+        self._begin = begin
         self._again = again
         self._pace = pace
-        self._queue: deque[Work] = deque()
+        self._queue: deque[Work | Begin] = deque()  # what is of open files stands before all that is not begun
         self._lanes: dict[int, _LaneRecord] = {}
         self._change = threading.Condition()
         self._closing = False
         self.sent_bytes = 0
 
-    def put(self, work: Iterable[Work]) -> None:
-        """Queue it for the next lane that is free."""
+    def put(self, work: Sequence[Work | Begin], *, first: bool = False) -> None:
+        """Queue it for the next lane that is free. `first`: it is of files that others wait for."""
         with self._change:
-            self._queue.extend(work)
+            if first:
+                self._queue.extendleft(reversed(work))
+            else:
+                self._queue.extend(work)
+            self._change.notify_all()
+
+    def stir(self) -> None:
+        """Files have their outcome: others may begin."""
+        with self._change:
             self._change.notify_all()
 
     def drive(self, lane: Lane, number: int) -> None:
@@ -108,18 +142,19 @@ class Outgoing:
     def on_lane_over(self, header: Header) -> None:
         """The receiver says how far a lane got."""
         number = requests.number(header, "lane")
+        report = _Report(requests.number(header, "next", 0), header.get("missing"))
         with self._change:
             record = self._lanes.get(number)
             if record is None or record.report is not None:
                 return
-            record.report = header
+            record.report = report
             record.dead = True
             self._change.notify_all()
             running = record.running
         if running:
             record.lane.shutdown()
         else:
-            self._requeue(number, record)
+            self._requeue(number, record, report)
 
     def stop(self) -> None:
         """End the lanes and admit no more."""
@@ -139,28 +174,42 @@ class Outgoing:
     # --- inside: one piece of work ---
 
     def _take(self, record: _LaneRecord) -> Work | None:
-        with self._change:
-            self._change.wait_for(lambda: self._queue or self._closing or record.dead)
-            if self._closing or record.dead:
-                return None
-            return self._queue.popleft()
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._closing or record.dead or self._may_take())
+                if self._closing or record.dead:
+                    return None
+                work = self._queue.popleft()
+            if not isinstance(work, Begin):
+                return work
+            self.put(self._begin(work), first=True)
+
+    def _may_take(self) -> bool:
+        if not self._queue:
+            return False
+        work = self._queue[0]
+        if not isinstance(work, Begin) or self._planned.open_files < MOST_OPEN:
+            return True
+        return self._planned.opened(work.file) is not None
 
     def _send_segment(self, lane: Lane, head: Header, work: Segment, buffer: memoryview) -> None:
         open_file = self._planned.opened(work.file)
         if open_file is None:
             return  # it got its outcome meanwhile
         head |= {"file": work.file, "from": work.start, "to": work.end}
-        lane.send(Kind.OPEN, head | {"hole": True} if work.hole else head)
         at = work.end if work.hole else work.start
         try:
-            at = self._send_range(lane, open_file.reading, at, work.end, buffer)
-        except TowlineError as error:
-            if isinstance(error, ConnectionLost):
-                self._planned.leave(open_file)
+            lane.send(Kind.OPEN, head | {"hole": True} if work.hole else head)
+            try:
+                at = self._send_range(lane, open_file.reading, at, work.end, buffer)
+            except ConnectionLost:
                 raise
-            self._planned.gone(work.file, error)
-        lane.send(Kind.END, {"at": at})
-        if not self._planned.leave(open_file):
+            except TowlineError as error:
+                self._planned.gone(work.file, error)
+            lane.send(Kind.END, {"at": at})
+        finally:
+            left = self._planned.leave(open_file)
+        if not left:
             self._planned.finish_soon(work.file, open_file)
 
     def _send_range(self, lane: Lane, reading: Reading, at: int, end: int, buffer: memoryview) -> int:
@@ -188,31 +237,23 @@ class Outgoing:
         with self._change:
             record.running = False
             record.dead = True
-            reported = record.report is not None
+            report = record.report
             closing = self._closing
             self._change.notify_all()
         if closing:
             return
-        if reported:
-            self._requeue(number, record)
+        if report is not None:
+            self._requeue(number, record, report)
         else:
             self._say({"t": "lane-over", "lane": number}, b"")
 
-    def _requeue(self, number: int, record: _LaneRecord) -> None:
-        """What the receiver did not get of this lane: all behind `next`, and the listed rest of what it began."""
-        report = record.report or {}
-        reached = requests.number(report, "next", 0)
-        again = [work for position, work in record.sent.items() if position >= reached]
-        missing = report.get("missing")
-        for row in missing if isinstance(missing, list) else []:
-            match row:
-                case [int(index)]:
-                    again.append(Pack((index,)))
-                case [int(index), int(start), int(end)]:
-                    again.append(Segment(index, start, end, hole=False))
+    def _requeue(self, number: int, record: _LaneRecord, report: _Report) -> None:
+        """What the receiver did not get of this lane: all that it did not begin, and the rest of what it began."""
+        again = [work for position, work in record.sent.items() if position >= report.reached]
+        again += _rest(record.sent.get(report.reached - 1), report.missing)
         with self._change:
             self._lanes.pop(number, None)
-        self._again(again)
+        self.put(self._again(again), first=True)
 
     def _forget_resolved(self, record: _LaneRecord) -> None:
         """What has its outcome need not go again."""
@@ -223,3 +264,15 @@ class Outgoing:
                 if any(file in self._planned for file in (work.files if isinstance(work, Pack) else (work.file,)))
             }
             record.enough = 2 * len(record.sent) + 256
+
+
+def _rest(begun: Work | None, rows: object) -> list[Work]:
+    """What the receiver says did not come of the piece that it began last; never more than went out in it."""
+    match begun, rows:
+        case Pack(files=files), list():
+            named = {row[0] for row in rows if isinstance(row, list) and len(row) == 1 and isinstance(row[0], int)}
+            return [Pack(tuple(file for file in files if file in named))]
+        case Segment(file=file, start=start, end=end), [[index, int(at), upto]] if [index, upto] == [file, end]:
+            if start <= at and (at <= end or end < 0):
+                return [Segment(file, at, end, hole=False)]
+    return []

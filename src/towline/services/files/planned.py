@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from towline.base.errors import BadMessage, TowlineError
+from towline.base.errors import BadMessage, StreamClosed, TowlineError
 from towline.services.files.messages import Outcome, Say, fail_header
 from towline.services.files.names import quoted
 from towline.services.files.plan import Entry
@@ -117,18 +117,29 @@ class Planned:
 
     # --- large files ---
 
+    @property
+    def open_files(self) -> int:
+        """How many are open: begun, and without an outcome."""
+        return len(self._open)
+
     def opened(self, index: int) -> OpenFile | None:
         """None when it was not opened, or has its outcome."""
         with self._turn:
             return self._open.get(index)
 
     def open(self, index: int) -> OpenFile:
-        """Raises what opening raises."""
+        """Raises what opening raises, and StreamClosed when it got its outcome meanwhile. From any thread."""
         open_file = self.opened(index)
+        if open_file is not None:
+            return open_file
+        reading = self._source.open(self.entry(index))
+        with self._turn:
+            if index in self._entries:
+                open_file = self._open.setdefault(index, OpenFile(reading))
+        if open_file is None or open_file.reading is not reading:
+            reading.close()  # it got its outcome, or another lane was quicker
         if open_file is None:
-            open_file = OpenFile(self._source.open(self.entry(index)))
-            with self._turn:
-                self._open[index] = open_file
+            raise StreamClosed("The file has its outcome.")
         return open_file
 
     def expect(self, open_file: OpenFile, segments: int) -> None:

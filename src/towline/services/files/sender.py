@@ -24,7 +24,7 @@ from towline.services.files.messages import (
     encode_rows,
     numbers_of,
 )
-from towline.services.files.outgoing import Outgoing, Pack, Segment, Work
+from towline.services.files.outgoing import Begin, Outgoing, Pack, Segment, Work
 from towline.services.files.pace import Pace
 from towline.services.files.plan import BATCH_BYTES, Entry, Skipped, row_bytes
 from towline.services.files.planned import Planned
@@ -52,7 +52,7 @@ class Sender:
         self._hearing = threading.Lock()
         self._next_index = 0
         self._planned = Planned(source, say)
-        self._outgoing = Outgoing(self._planned, source, say, self._send_again, pace)
+        self._outgoing = Outgoing(self._planned, source, say, pace, begin=self._begin, again=self._once_more)
 
     # --- the plan ---
 
@@ -99,7 +99,9 @@ class Sender:
 
     def resolve(self, outcomes: list[Outcome]) -> list[tuple[Entry, Outcome]]:
         """The receiver said how these ended; with their entries, those for which it was not known."""
-        return self._planned.resolve(outcomes)
+        found = self._planned.resolve(outcomes)
+        self._outgoing.stir()
+        return found
 
     def resolve_packed(self, indexes: list[int]) -> list[tuple[Entry, Outcome]]:
         """The receiver said that these arrived as they went out in a pack. Raises BadMessage."""
@@ -117,7 +119,7 @@ class Sender:
         wanted = numbers_of(decode_rows(body))
         self._planned.verdicts(wanted)
         with self._hearing:
-            self._enqueue(wanted)
+            self._outgoing.put(_whole([(index, self._planned.entry(index)) for index in wanted]))
 
     def on_resume(self, header: Header, body: bytes) -> None:
         """One file with the ranges that are missing."""
@@ -129,7 +131,8 @@ class Sender:
         else:
             ranges = [(a, b) for a, b in Ranges.from_list(decode_rows(body)) if b <= size]
         with self._hearing:
-            self._add_segments(index, ranges)
+            again = self._planned.opened(index) is not None  # it did not verify; what is open must not wait
+            self._outgoing.put([Begin(index, tuple(ranges))], first=again)
 
     def on_have(self, body: bytes) -> None:
         """Files that the receiver has in the same size: ours or not is told by the digest."""
@@ -182,8 +185,8 @@ class Sender:
         """The conversation is over: let lanes and waiting threads go."""
         self._planned.stop()
         self._pace.stop()
+        self._outgoing.stop()  # first: a lane that began a stream now would wait for it
         self._source.interrupt()
-        self._outgoing.stop()
         self._outgoing.join()
         self._planned.finish()
         with self._walking, self._hearing:
@@ -192,56 +195,57 @@ class Sender:
 
     # --- inside ---
 
-    def _enqueue(self, wanted: list[int]) -> None:
-        """Queue whole files: small ones in packs, in order, large ones by themselves."""
-        pack: list[int] = []
-        room = PACK_BYTES.value
-        for index in wanted:
-            size = self._planned.entry(index).size
-            if not 0 <= size <= SMALL_FILE:
-                self._add_segments(index, [(0, size)])
-                continue
-            if pack and (size > room or len(pack) >= PACK_FILES.value):
-                self._outgoing.put([Pack(tuple(pack))])
-                pack, room = [], PACK_BYTES.value
-            pack.append(index)
-            room -= size
-        if pack:
-            self._outgoing.put([Pack(tuple(pack))])
-
-    def _add_segments(self, index: int, ranges: list[tuple[int, int]]) -> None:
+    def _begin(self, work: Begin) -> list[Segment]:
+        """Open a large file; the pieces that it travels in."""
         try:
-            open_file = self._planned.open(index)
+            open_file = self._planned.open(work.file)
             segments = [
-                Segment(index, a, b, hole)
-                for start, end in ranges
+                Segment(work.file, a, b, hole)
+                for start, end in work.ranges
                 for x, y, hole in open_file.reading.pieces(start, end)
                 for a, b in self._dealt(x, y, hole)
             ]
         except TowlineError as error:
-            self._planned.gone(index, error)
-            return
+            self._planned.gone(work.file, error)
+            return []
         self._planned.expect(open_file, len(segments))
-        self._outgoing.put(segments)
         if not segments:
-            self._planned.finish_soon(index, open_file)
+            self._planned.finish_soon(work.file, open_file)
+        return segments
 
     def _dealt(self, start: int, end: int, hole: bool) -> list[tuple[int, int]]:
         if hole or end < 0 or not self._segment:
             return [(start, end)]
         return [(at, min(at + self._segment, end)) for at in range(start, end, self._segment)]
 
-    def _send_again(self, work: list[Work]) -> None:
-        """What a lane did not bring to the other side."""
-        with self._hearing:
-            if self._planned.closing:
-                return
-            self._enqueue(
-                [file for one in work if isinstance(one, Pack) for file in one.files if file in self._planned]
-            )
-            for one in work:
-                if isinstance(one, Segment) and one.start != one.end:
-                    open_file = self._planned.opened(one.file)
-                    if open_file is not None:
-                        self._planned.expect(open_file, 1)
-                        self._outgoing.put([one])
+    def _once_more(self, lost: list[Work]) -> list[Work]:
+        """What must go again of what a lane did not bring to the other side."""
+        again: list[Work] = []
+        for one in lost:
+            if isinstance(one, Pack):
+                if files := tuple(index for index, _ in self._planned.still(one.files)):
+                    again.append(Pack(files))
+            elif (open_file := self._planned.opened(one.file)) is not None:
+                # Also an empty one: its END was lost, and it may be the file's last.
+                self._planned.expect(open_file, 1)
+                again.append(one)
+        return again
+
+
+def _whole(wanted: list[tuple[int, Entry]]) -> list[Pack | Begin]:
+    """Whole files as work: small ones in packs, in order, large ones by themselves."""
+    work: list[Pack | Begin] = []
+    pack: list[int] = []
+    room = PACK_BYTES.value
+    for index, entry in wanted:
+        if not 0 <= entry.size <= SMALL_FILE:
+            work.append(Begin(index, ((0, entry.size),)))
+            continue
+        if pack and (entry.size > room or len(pack) >= PACK_FILES.value):
+            work.append(Pack(tuple(pack)))
+            pack, room = [], PACK_BYTES.value
+        pack.append(index)
+        room -= entry.size
+    if pack:
+        work.append(Pack(tuple(pack)))
+    return work
