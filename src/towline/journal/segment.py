@@ -246,6 +246,11 @@ class Segment:
             ids = {key: ref for key, ref in ids.items() if ref >> 32 < next_seq}
         if size < end:
             self.truncate(size, next_seq)
+        else:
+            # A killed process may have written what it never flushed. From here on it counts as kept: it is read,
+            # and acknowledged to whoever says it again.
+            with SHARED.use(self.path) as descriptor:
+                os.fsync(descriptor)
         return ids, end - size
 
     def _kept_before(self, seq: int, behind: int) -> int:
