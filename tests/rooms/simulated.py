@@ -19,6 +19,8 @@ from random import Random
 from typing import Any, TypeVar
 
 from towline.base.errors import ConnectionLost, TowlineError, Unreachable
+from towline.client import line as lines
+from towline.client import rooms
 from towline.client.line import Line
 from towline.client.reach import Target
 from towline.journal import committer, descriptors
@@ -36,6 +38,7 @@ from towline.trust.grants import Grants
 
 T = TypeVar("T")
 ADDRESS = "memory"
+PATIENCE = 600.0  # seconds; a node that is killed again and again is not reached within the 3 s of a first connection
 
 
 class _Jumping(selectors.SelectSelector):
@@ -199,10 +202,13 @@ class World:
             self._disk.synced(descriptor)
 
         os.fsync, os.fdatasync = self._disk.synced, committed  # type: ignore[assignment]
+        uniform = lines.uniform
+        lines.uniform = rooms.uniform = self.random.uniform  # type: ignore[attr-defined]
         try:
             yield
         finally:
             os.fsync, os.fdatasync = fsync, fdatasync
+            lines.uniform = rooms.uniform = uniform  # type: ignore[attr-defined]
             committer._shared = shared
 
 
@@ -214,7 +220,7 @@ class SimulatedNode:
         self.connections: list[Connection] = []
         self._store = Store.open(str(data))
         self._rooms = RoomsService(House(self._store, str(data)))
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # in their order: one seed makes one run
         self._dead = False
 
     async def start(self) -> None:
@@ -256,8 +262,8 @@ class SimulatedNode:
     def on_stream(self, connection: Connection, channel: Channel) -> None:
         if not self._dead:
             task = asyncio.ensure_future(self._serve(connection, channel))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = None
+            task.add_done_callback(self._tasks.pop)
 
     def on_closed(self, connection: Connection, error: object) -> None:
         self.connections.remove(connection)
@@ -277,9 +283,13 @@ class SimulatedLine(Line):
     """A line whose connections come from the world."""
 
     def __init__(self, world: World, name: str, home: str) -> None:
-        super().__init__(Target("node", (ADDRESS,), "simulated"), None, home=home)  # type: ignore[arg-type]
+        super().__init__(
+            Target("node", (ADDRESS,), "simulated"),
+            None,  # type: ignore[arg-type]
+            home=home,
+            give_up=PATIENCE,
+        )
         self._world, self._name = world, name
-        self._rng = world.random  # type: ignore[assignment]
 
     async def die(self) -> None:
         """Killed: nothing is finished; what is in the outbox stays there."""
