@@ -166,6 +166,15 @@ def cpu_seconds(root: int) -> float:
     return total / _TICKS
 
 
+def words_of(pid: int) -> list[bytes]:
+    """What a process was started with; empty when it is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
+
+
 def resident_kib(pid: int, field: str = "VmRSS") -> int:
     """VmRSS or VmHWM of a process in KiB (proc_pid_status(5))."""
     with open(f"/proc/{pid}/status") as file:

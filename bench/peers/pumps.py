@@ -1,4 +1,4 @@
-"""The bare TLS pump as a peer; `pump.py` is what runs."""
+"""The bare pumps as peers; `pump.py` (files) and `outpump.py` (a command's output) are what runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 import ssl
 import sys
 
-from bench.peers import pump
+from bench.peers import outpump, pump
 from bench.peers.base import HOST, Peer, free_port, wait_for_port
 
 
@@ -16,6 +16,7 @@ class Pump(Peer):
 
     name = "bare TLS pump"
     programs = ("openssl",)
+    script = pump.__file__
 
     def start(self) -> None:
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
@@ -39,4 +40,14 @@ class Pump(Peer):
         return [*self._script(), verb, "hashed" if hashed else "plain", source, target]
 
     def _script(self) -> list[str]:
-        return [sys.executable, os.path.abspath(pump.__file__), self._certificate, self._key, str(self.port)]
+        return [sys.executable, os.path.abspath(self.script), self._certificate, self._key, str(self.port)]
+
+
+class OutputPump(Pump):
+    """`printing` is one command whose output is moved; `keep`: every byte is written to a file before it is sent."""
+
+    name = "bare output pump"
+    script = outpump.__file__
+
+    def printing(self, words: list[str], *, keep: bool) -> list[str]:
+        return [*self._script(), self.folder if keep else "-", *words]

@@ -9,7 +9,7 @@ import sys
 
 from bench.harness import NotThereYet
 from bench.peers.base import ROOT, Helper, Peer
-from bench.processes import Failed, Finished
+from bench.processes import Failed, Finished, descendants, words_of
 
 GRANTS = ("chat,read,write,run", "chat,read,write")
 
@@ -73,6 +73,11 @@ class Towline(Peer):
         return self.bench.processes.run(
             [*tow_command(), *arguments], env=self.env, output=output, stdin=stdin, timeout=timeout
         )
+
+    def keepers(self) -> list[int]:
+        """The process that holds the jobs; it is nobody's child, so it comes to whoever runs the bench."""
+        folder = os.path.join(self.data, "jobs").encode()
+        return [pid for pid in descendants(os.getpid()) if folder in words_of(pid)]
 
     def needs_verb(self, verb: str) -> None:
         """Raise NotThereYet when this Towline has no such verb."""

@@ -7,14 +7,17 @@ import os
 import subprocess
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import IO
 
 from bench.harness import HIGHER, LOWER, MIB, Bench, Case, Contender, NotThereYet, Sample
 from bench.peers.asyncssh import AsyncSSH
 from bench.peers.base import Helper
 from bench.peers.openssh import OpenSSH
+from bench.peers.pumps import OutputPump
 from bench.peers.towline import Towline, tow_command
-from bench.processes import Failed, resident_kib
+from bench.processes import Failed, Finished, cpu_seconds, descendants, resident_kib
 
 SUMMARY = "`true` on a live connection and from a fresh start; 1 GiB of output"
 TRUE = ["/bin/true"]
@@ -104,25 +107,43 @@ def _output(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
     size = bench.scale.bulk
     words = ["head", "-c", str(size), "/dev/zero"]
     contenders = []
+
+    def add(name: str, command: Callable[[], Finished], servers: Callable[[], list[int]], verifies: str) -> None:
+        contenders.append(Contender(name, lambda: _printed(size, command, servers), verifies))
+
     if towline:
 
-        def tow_run() -> Sample:
+        def tow_run() -> Finished:
             towline.needs_verb("run")
-            done = towline.tow("run", towline.alias, "--", *words, output=False)
-            return Sample(size / 1e6 / done.seconds)
+            return towline.tow("run", towline.alias, "--", *words, output=False)
 
-        contenders.append(Contender("towline", tow_run, "kept on the node's disk until it is read"))
+        add("towline", tow_run, lambda: [towline.pid, *towline.keepers()], "kept on the node's disk until it is read")
     if ssh:
-
-        def ssh_run() -> Sample:
-            return Sample(size / 1e6 / bench.processes.run(ssh.ssh("peer", *words)).seconds)
-
-        contenders.append(Contender("ssh (aes128-gcm)", ssh_run))
+        add("ssh (aes128-gcm)", lambda: bench.processes.run(ssh.ssh("peer", *words)), lambda: [ssh.pid], "")
+    if pump := bench.peer(OutputPump):
+        for name, keep in (("bare: pipe, TLS, pipe", False), ("bare, kept", True)):
+            command = pump.printing(words, keep=keep)
+            add(name, partial(bench.processes.run, command), lambda: [pump.pid], "kept in a file" if keep else "")
     name = "64 MiB" if bench.scale.quick else "1 GiB"
     try:
         bench.measure(Case("run", f"{name} of output", "MB/s", HIGHER, contenders, key="output"))
     except Failed as error:
         bench.leave_out("run: output", str(error))
+
+
+def _printed(size: int, command: Callable[[], Finished], servers: Callable[[], list[int]]) -> Sample:
+    """One command; the processor time of each process of the serving side, the command itself included."""
+    before = {pid: cpu_seconds(pid) for pid in servers()}
+    children = sum(len(descendants(pid)) for pid in before)
+    done = command()
+    deadline = time.monotonic() + 1
+    while sum(len(descendants(pid)) for pid in before) > children and time.monotonic() < deadline:
+        time.sleep(0.01)  # a server's child that has not been reaped yet would not be counted
+    used = [cpu_seconds(pid) - before.get(pid, 0.0) for pid in servers()]
+    extras = {"server CPU s": sum(used), "client CPU s": done.cpu}
+    if len(used) > 1:
+        extras["of it the node's"] = used[0]
+    return Sample(size / 1e6 / done.seconds, extras)
 
 
 def _stall(bench: Bench, towline: Towline) -> None:
