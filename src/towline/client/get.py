@@ -16,7 +16,7 @@ from towline.services.files.conversation import ReceivingSide, Talk
 from towline.services.files.messages import top_entry
 from towline.services.files.receiver import Receiver
 from towline.services.files.sinks import Sink
-from towline.services.files.unsettled import Tally
+from towline.services.files.unsettled import Tally, Voice
 
 
 class Get(Transfer):
@@ -96,7 +96,8 @@ class Get(Transfer):
                 talk.call(self._note, dict(header), side)
             talk.say(header, body)
 
-        receiver = Receiver(sink, say, side.settle, talk.abort, overwrite=self.options.overwrite, tally=self._tally)
+        voice = Voice(say, side.settle, talk.abort, self._tally)
+        receiver = Receiver(sink, voice, overwrite=self.options.overwrite)
         side.attach(receiver)
         return receiver
 

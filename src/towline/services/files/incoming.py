@@ -11,7 +11,6 @@ from towline.protocol.codec import Header
 from towline.protocol.table import Kind
 from towline.runtime.lanes import Lane, LaneFrame
 from towline.services import requests
-from towline.services.files.messages import Say
 from towline.services.files.names import quoted
 from towline.services.files.packs import PACK_BUFFER, PacksIn, range_frame
 from towline.services.files.sinks import Writing
@@ -28,10 +27,10 @@ _STREAM_CHECKPOINT_BYTES = 8 * MIB
 class Incoming:
     """The lanes of one receiver, each driven by a thread of its own."""
 
-    def __init__(self, files: Unsettled, packs: PacksIn, say: Say) -> None:
+    def __init__(self, files: Unsettled, packs: PacksIn) -> None:
         self._files = files
         self._packs = packs
-        self._say = say
+        self._voice = files.voice
         self._lanes: dict[int, Lane] = {}
         self._over: set[int] = set()  # lanes that the sender says are dead
         self._change = threading.Condition()
@@ -54,11 +53,11 @@ class Incoming:
                 missing = self._receive(lane, frame, buffer)
                 reached += 1
         except FATAL as error:
-            self._files.abort(error)
+            self._voice.abort(error)
         except ConnectionLost:
             pass  # the lane is over; the report says how far it got
         except TowlineError as error:
-            self._files.abort(error)
+            self._voice.abort(error)
         finally:
             lane.shutdown()
             self._report(number, reached, missing)
@@ -136,7 +135,7 @@ class Incoming:
             count = lane.read_body(buffer[: frame.size])
             writing.write(at, buffer[:count])
             at += count
-            self._files.tally.add(count)
+            self._voice.tally.add(count)
             file.unsynced += count
             self._checkpoint_if_due(index, file, writing)
             if count < frame.size:
@@ -150,14 +149,14 @@ class Incoming:
             return
         file.unsynced, file.synced_at = 0, now
         durable = writing.checkpoint()
-        tally = self._files.tally.counts
-        self._say({"t": "kept", "file": index, "upto": durable.contiguous(), "tally": tally}, b"")
+        tally = self._voice.tally.counts
+        self._voice.say({"t": "kept", "file": index, "upto": durable.contiguous(), "tally": tally}, b"")
 
     def _discard_range(self, lane: Lane, buffer: memoryview) -> list[list[int]]:
         """A range of a file that has its outcome: read past it."""
         while (frame := range_frame(lane)) is not None and frame.kind is not Kind.END:
             count = lane.read_body(buffer[: frame.size])
-            self._files.tally.add(count, wasted=count)
+            self._voice.tally.add(count, wasted=count)
             if count < frame.size:
                 break
         return []
@@ -168,6 +167,6 @@ class Incoming:
             self._change.notify_all()
             closing = self._closing
         if not closing:
-            tally = self._files.tally.counts
+            tally = self._voice.tally.counts
             header: Header = {"t": "lane-over", "lane": number, "next": reached, "missing": missing, "tally": tally}
-            self._say(header, b"")
+            self._voice.say(header, b"")

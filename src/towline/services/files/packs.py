@@ -101,7 +101,7 @@ class PacksIn:
         if ended and at != filled:
             raise BadMessage(_WRONG)
         useful = sum(len(content) for _, content, _ in arrived)
-        self._files.tally.add(received, wasted=received - useful)
+        self._files.voice.tally.add(received, wasted=received - useful)
         self._publish(arrived)
         return missing
 
@@ -127,8 +127,8 @@ class PacksIn:
                 raise error
             else:
                 failed.append(Outcome(index, len(one[1]), "", error=error))
-        self._files.settle(settled, True)
-        self._files.settle(failed, False)
+        self._files.voice.settle(settled, True)
+        self._files.voice.settle(failed, False)
 
 
 def range_frame(lane: Lane) -> LaneFrame | None:

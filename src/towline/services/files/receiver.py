@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from towline.base.errors import BadMessage, Conflict, ConnectionLost, IsADirectory, TowlineError
@@ -14,13 +13,13 @@ from towline.protocol.codec import Header
 from towline.runtime.lanes import Lane
 from towline.services import requests
 from towline.services.files.incoming import Incoming
-from towline.services.files.messages import Outcome, Say, decode_rows, encode_rows, index_of, runs
+from towline.services.files.messages import Outcome, decode_rows, encode_rows, index_of, runs
 from towline.services.files.names import quoted
 from towline.services.files.packs import PacksIn
 from towline.services.files.plan import Entry
 from towline.services.files.sinks import Sink
 from towline.services.files.tree import Stat
-from towline.services.files.unsettled import FATAL, File, Settle, Tally, Unsettled, check_asked
+from towline.services.files.unsettled import FATAL, File, Unsettled, Voice, check_asked
 
 OVERWRITE = ("never", "older", "always")
 
@@ -36,32 +35,17 @@ class _Found:
 
 
 class Receiver:
-    """One conversation's receiving side. All methods block or are quick and may be called from any thread.
+    """One conversation's receiving side. All methods block or are quick and may be called from any thread."""
 
-    `settle` hears of each entry's outcome, once, when it is durable; `abort` of an error that ends everything.
-    """
-
-    def __init__(
-        self,
-        sink: Sink,
-        say: Say,
-        settle: Settle,
-        abort: Callable[[TowlineError], None],
-        *,
-        overwrite: str,
-        tally: Tally,
-    ) -> None:
+    def __init__(self, sink: Sink, voice: Voice, *, overwrite: str) -> None:
         self._sink = sink
-        self._say = say
-        self._settle = settle
-        self._abort = abort
+        self._voice = voice
         self._overwrite = overwrite
         self._always = overwrite == "always"
-        self._files = Unsettled(sink, say, settle, abort, tally, replace=self._always)
-        self._lanes = Incoming(self._files, PacksIn(self._files, sink), say)
+        self._files = Unsettled(sink, voice, replace=self._always)
+        self._lanes = Incoming(self._files, PacksIn(self._files, sink))
         self._folders: list[Entry] = []
         self._looking = threading.Lock()  # at what is there; the loop does not wait for that when it is cancelled
-        self.resumed = 0  # bytes that were there already
 
     # --- the plan ---
 
@@ -87,17 +71,17 @@ class Receiver:
                     self._files.drop(index)
                     found.settled.append(Outcome(index, entry.size, "", error=error))
                     if isinstance(error, FATAL):
-                        self._files.abort(error)
+                        self._voice.abort(error)
                         return
         self._tell(found)
 
     def _tell(self, found: _Found) -> None:
         self._files.add_wanted(found.new)
         if found.want:
-            self._say({"t": "want"}, encode_rows(runs(found.want)))
+            self._voice.say({"t": "want"}, encode_rows(runs(found.want)))
         for start in range(0, len(found.have), 512):
-            self._say({"t": "have"}, encode_rows(found.have[start : start + 512]))
-        self._settle(found.settled, False)
+            self._voice.say({"t": "have"}, encode_rows(found.have[start : start + 512]))
+        self._voice.settle(found.settled, False)
 
     def _make(self, entry: Entry) -> str:
         """A folder or a symlink; the outcome's note."""
@@ -169,12 +153,11 @@ class Receiver:
     def _resume(self, index: int, file: File) -> None:
         writing = self._files.open(file)
         if writing.restarted_because:
-            self._say({"t": "restarted", "file": index, "reason": writing.restarted_because}, b"")
+            self._voice.say({"t": "restarted", "file": index, "reason": writing.restarted_because}, b"")
         ranges = writing.ranges
-        self.resumed += ranges.covered
         header: Header = {"t": "resume", "file": index, "start": ranges.contiguous(), "covered": ranges.covered}
         missing = ranges.missing(file.entry.size) if file.entry.size >= 0 else []
-        self._say(header, encode_rows(missing))
+        self._voice.say(header, encode_rows(missing))
 
     # --- what the sender says of single files ---
 
@@ -192,7 +175,7 @@ class Receiver:
                         settled.append(Outcome(index, file.size, digest, "same"))
                 case _:
                     raise BadMessage("A file that is the same is a number and a digest.")
-        self._settle(settled, False)
+        self._voice.settle(settled, False)
 
     def on_differs(self, body: bytes) -> None:
         """These are there with other content."""
@@ -212,14 +195,14 @@ class Receiver:
             elif file is not None:
                 settled.append(self._left_alone(index, file))
         if want:
-            self._say({"t": "want"}, encode_rows(runs(want)))
-        self._settle(settled, False)
+            self._voice.say({"t": "want"}, encode_rows(runs(want)))
+        self._voice.settle(settled, False)
 
     def on_gone(self, index: int, error: TowlineError) -> None:
         """The sender cannot give it (any more)."""
         file = self._files.drop(index)
         if file is not None:
-            self._settle([Outcome(index, file.entry.size, "", error=error)], False)
+            self._voice.settle([Outcome(index, file.entry.size, "", error=error)], False)
 
     def on_sent(self, header: Header) -> None:
         """All of it is out; this is what the whole must be."""

@@ -25,7 +25,7 @@ from towline.services.files.shares import Shares
 from towline.services.files.sinks import OpenParts, TreeSink
 from towline.services.files.sources import TreeSource
 from towline.services.files.tree import Root, Stat
-from towline.services.files.unsettled import Tally
+from towline.services.files.unsettled import Tally, Voice
 from towline.store.transfers import Transfers
 from towline.trust.grants import Grants
 
@@ -147,7 +147,7 @@ class FilesService:
             aside=self._aside(channel, talk, transfer),
             top=top_entry(channel.header),
         )
-        receiver = Receiver(sink, talk.say, side.settle, talk.abort, overwrite=overwrite, tally=transfer.tally)
+        receiver = Receiver(sink, Voice(talk.say, side.settle, talk.abort, transfer.tally), overwrite=overwrite)
         side.attach(receiver)
         try:
             self._open_door(channel, transfer, receiver.drive, {})

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from towline.base.errors import (
     BadMessage,
@@ -69,29 +69,29 @@ class Tally:
             return [self.received, self.wasted]
 
 
+class Voice(NamedTuple):
+    """What a receiver has to tell, and to whom; from any thread.
+
+    `say` goes to the sender. `settle` hears of each entry's outcome, once, when it is durable; `abort` of an error
+    that ends everything. `tally` counts what came.
+    """
+
+    say: Say
+    settle: Settle
+    abort: Callable[[TowlineError], None]
+    tally: Tally
+
+
 class Unsettled:
     """Files by their number in the plan. Thread-safe.
 
     A small file that is wanted whole has no `File` until something more is to be kept of it; most never get one.
-    `settle` hears of each outcome, once, when it is durable; `abort` of an error that ends everything. `replace`:
-    whatever has come to be in a file's place meanwhile.
+    `replace`: whatever has come to be in a file's place meanwhile.
     """
 
-    def __init__(
-        self,
-        sink: Sink,
-        say: Say,
-        settle: Settle,
-        abort: Callable[[TowlineError], None],
-        tally: Tally,
-        *,
-        replace: bool,
-    ) -> None:
-        self.settle = settle
-        self.abort = abort
-        self.tally = tally
+    def __init__(self, sink: Sink, voice: Voice, *, replace: bool) -> None:
+        self.voice = voice
         self._sink = sink
-        self._say = say
         self._replace = replace
         self._files: dict[int, File | Entry] = {}
         self._turn = threading.Lock()
@@ -165,7 +165,7 @@ class Unsettled:
             return  # it has to do with the end of the conversation, not with the file
         file = self.drop(index)
         if file is not None:
-            self.settle([Outcome(index, file.entry.size, "", error=error)], False)
+            self.voice.settle([Outcome(index, file.entry.size, "", error=error)], False)
 
     def expect(self, index: int, file: File, digest: str, size: int) -> None:
         """The sender says what the whole must be."""
@@ -217,14 +217,14 @@ class Unsettled:
                 return
             writing.publish(file.entry, file.size, replace=file.replace)
         except (Superseded, *FATAL) as error:
-            self.abort(error)
+            self.voice.abort(error)
         except TowlineError as error:
             self.fail(index, error)
         else:
             with self._turn:
                 self._files.pop(index, None)
                 file.over = True
-            self.settle([Outcome(index, file.size, digest)], False)
+            self.voice.settle([Outcome(index, file.size, digest)], False)
 
     def _distrust(self, index: int, file: File, writing: Writing) -> None:
         """The whole is not what was sent: something was wrong with what was kept. Once more, from nothing."""
@@ -232,10 +232,10 @@ class Unsettled:
         if file.retried or file.entry.size < 0 or not writing.ranges.missing(file.size):
             self.fail(index, damaged(file.entry))
             return
-        self.tally.add(wasted=file.size)
+        self.voice.tally.add(wasted=file.size)
         with self._turn:
             file.retried, file.finishing, file.digest = True, False, None
-        self._say({"t": "resume", "file": index, "start": 0, "covered": 0}, encode_rows([[0, file.size]]))
+        self.voice.say({"t": "resume", "file": index, "start": 0, "covered": 0}, encode_rows([[0, file.size]]))
 
 
 def check_asked(file: File, size: int) -> None:
