@@ -28,7 +28,8 @@ from towline.protocol.codec import Header
 from towline.protocol.table import Class, Kind
 from towline.runtime.channel import Channel
 from towline.services.files.conversation import UNREAD, Talk
-from towline.services.files.messages import encode_rows
+from towline.services.files.messages import OPEN_FILES, encode_rows
+from towline.services.files.part import part_name
 from towline.services.files.plan import Entry, encode_batch
 
 
@@ -545,3 +546,63 @@ def test_wrong_bytes_from_a_client_are_not_published(town: Town, tmp_path: Path)
     assert heard[-1]["code"] == VerificationFailed.code
     assert not (town.share / "t" / "f").exists()
     well(town, tmp_path)
+
+
+async def lane_of(line: Line) -> Channel:
+    """A lane of `put_channel`'s transfer."""
+    connection = await line.connection()
+    lane = connection.open({"service": "files", "op": "lane", "transfer": "t1", "lane": 1}, Class.BULK)
+    await lane.accepted()
+    return lane
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_client_that_begins_many_files_and_ends_none(town: Town, tmp_path: Path, begun: bool) -> None:
+    """The node has a bounded number of them open, whether they were begun before or are now."""
+    many = 3 * OPEN_FILES.value
+    if begun:
+        for number in range(many):
+            write(town.share / "t" / f"{part_name(f'{number:04}', 'ann')}.part", b"")
+    before = len(os.listdir("/proc/self/fd"))
+
+    async def work(line: Line) -> tuple[int, list[Header]]:
+        channel = await put_channel(line)
+        lane = await lane_of(line)
+        heard: list[Header] = []
+
+        async def hear(name: str, count: int = 1) -> None:
+            while sum(header.get("t") == name for header in heard) < count:
+                message = await channel.receive()
+                assert message is not None
+                heard.append(message.header or {})
+
+        await plan(channel, *[file_row(f"{number:04}", 100 * KIB) for number in range(many)])
+        if begun:
+            await hear("resume")
+        else:
+            await hear("want")
+            for number in range(many):
+                header = {"n": number, "file": number, "from": 0, "to": 0}
+                await lane.send(b"", {"kind": int(Kind.OPEN), "range": header})
+                await lane.send(b"", {"kind": int(Kind.END), "range": {}})
+            await hear("fail", many - OPEN_FILES.value)
+        await channel.send(b"", {"t": "ticket"})  # is answered when all that was to be opened is
+        await hear("ticket")
+        open_now = len(os.listdir("/proc/self/fd"))
+        channel.reset()
+        return open_now, heard
+
+    open_now, heard = town.with_line(work)
+    assert open_now - before < 3 * OPEN_FILES.value + 20
+    refused = [header for header in heard if header["t"] == "fail"]
+    assert all(header["code"] == LimitExceeded.code and "open_files" in header["message"] for header in refused)
+    well(town, tmp_path)
+
+
+def test_a_client_that_has_begun_many_files_gets_all_of_them_done(town: Town, tmp_path: Path) -> None:
+    for number in range(100):
+        write(tmp_path / "t" / f"{number:04}", b"%0100000d" % number)
+        write(town.share / "t" / "t" / f"{part_name(f'{number:04}', 'ann')}.part", b"")
+    done = town.put(tmp_path / "t", "files/t")
+    assert (done.files, done.failures) == (100, ())
+    assert seen(town.share / "t" / "t") == seen(tmp_path / "t")

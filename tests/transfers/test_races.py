@@ -22,7 +22,7 @@ from towline.runtime.lanes import LaneFrame
 from towline.services.files import sources
 from towline.services.files.digests import DigestCache
 from towline.services.files.messages import Outcome, encode_rows
-from towline.services.files.outgoing import MOST_OPEN
+from towline.services.files.outgoing import MOST_BEGUN
 from towline.services.files.pace import Pace
 from towline.services.files.plan import Entry, encode_batch
 from towline.services.files.sender import Sender
@@ -106,23 +106,23 @@ def test_a_large_file_ends_whichever_frame_of_it_its_lane_is_lost_at(tmp_path: P
 
 def test_not_all_wanted_files_are_open_at_once(tmp_path: Path) -> None:
     """Others begin as the first ones get their outcomes; one that did not verify need not wait for that."""
-    for number in range(MOST_OPEN + 10):
+    for number in range(MOST_BEGUN + 10):
         write(tmp_path / f"{number:04}", b"%070000d" % number)
     sending = Sending(tmp_path)
-    sending.want(*range(MOST_OPEN + 10))
+    sending.want(*range(MOST_BEGUN + 10))
     lane = Frail()
     driving = threading.Thread(target=sending.sender.drive, args=(lane, 1))
     before = len(os.listdir("/proc/self/fd"))
     driving.start()
-    sent = [sending.said.get(timeout=20) for _ in range(MOST_OPEN)]
-    assert [header["file"] for header in sent] == list(range(MOST_OPEN))
-    assert len(os.listdir("/proc/self/fd")) <= before + MOST_OPEN + 2
+    sent = [sending.said.get(timeout=20) for _ in range(MOST_BEGUN)]
+    assert [header["file"] for header in sent] == list(range(MOST_BEGUN))
+    assert len(os.listdir("/proc/self/fd")) <= before + MOST_BEGUN + 2
     sending.sender.on_resume({"t": "resume", "file": 7, "start": 0, "covered": 0}, encode_rows([[0, 70000]]))
     assert sending.said.get(timeout=20)["file"] == 7
-    assert len(lane.frames) == 3 * (MOST_OPEN + 1)
-    for index in range(MOST_OPEN):
+    assert len(lane.frames) == 3 * (MOST_BEGUN + 1)
+    for index in range(MOST_BEGUN):
         sending.sender.resolve([Outcome(index, 70000, "")])
-    assert sorted(sending.said.get(timeout=20)["file"] for _ in range(10)) == list(range(MOST_OPEN, MOST_OPEN + 10))
+    assert sorted(sending.said.get(timeout=20)["file"] for _ in range(10)) == list(range(MOST_BEGUN, MOST_BEGUN + 10))
     sending.close()
     driving.join(20)
     assert len(os.listdir("/proc/self/fd")) <= before

@@ -14,16 +14,16 @@ from towline.protocol.codec import Header
 from towline.protocol.table import Kind
 from towline.runtime.lanes import Lane
 from towline.services import requests
-from towline.services.files.messages import Say
+from towline.services.files.messages import OPEN_FILES, Say
 from towline.services.files.pace import Pace
 from towline.services.files.packs import PacksOut
 from towline.services.files.planned import Planned
 from towline.services.files.sources import Reading, Source
 
 _CHUNK = FRAME_BODY.value
-# Large files that are begun and have no outcome yet: each costs a descriptor here and three at the other end. What is
-# in flight then is at least 8 MiB.
-MOST_OPEN = 128
+# Large files that are begun and have no outcome yet: each is open here and at the other end, which keeps the rest of
+# its limit for what it resumes. What is in flight then is at least 6 MiB.
+MOST_BEGUN = OPEN_FILES.value * 3 // 4
 
 
 class Pack(NamedTuple):
@@ -98,6 +98,7 @@ class Outgoing:
         self._lanes: dict[int, _LaneRecord] = {}
         self._change = threading.Condition()
         self._closing = False
+        self._beginning = 0  # lanes that open a file just now
         self.sent_bytes = 0
 
     def put(self, work: Sequence[Work | Begin], *, first: bool = False) -> None:
@@ -180,15 +181,19 @@ class Outgoing:
                 if self._closing or record.dead:
                     return None
                 work = self._queue.popleft()
-            if not isinstance(work, Begin):
-                return work
-            self.put(self._begin(work), first=True)
+                if not isinstance(work, Begin):
+                    return work
+                self._beginning += 1
+            segments = self._begin(work)
+            with self._change:
+                self._beginning -= 1
+            self.put(segments, first=True)
 
     def _may_take(self) -> bool:
         if not self._queue:
             return False
         work = self._queue[0]
-        if not isinstance(work, Begin) or self._planned.open_files < MOST_OPEN:
+        if not isinstance(work, Begin) or self._planned.open_files + self._beginning < MOST_BEGUN:
             return True
         return self._planned.opened(work.file) is not None
 

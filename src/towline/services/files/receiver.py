@@ -131,7 +131,7 @@ class Receiver:
     def _ask(self, index: int, file: File, want: list[int]) -> None:
         file.asked = True
         if self._sink.begun(file.entry):
-            self._resume(index, file)
+            self._files.resume(index, file)
         else:
             want.append(index)
 
@@ -149,15 +149,6 @@ class Receiver:
         if self._overwrite == "older":
             return "send" if there.mtime_ns < entry.mtime_ns else "keep"
         return "conflict"
-
-    def _resume(self, index: int, file: File) -> None:
-        writing = self._files.open(file)
-        if writing.restarted_because:
-            self._voice.say({"t": "restarted", "file": index, "reason": writing.restarted_because}, b"")
-        ranges = writing.ranges
-        header: Header = {"t": "resume", "file": index, "start": ranges.contiguous(), "covered": ranges.covered}
-        missing = ranges.missing(file.entry.size) if file.entry.size >= 0 else []
-        self._voice.say(header, encode_rows(missing))
 
     # --- what the sender says of single files ---
 

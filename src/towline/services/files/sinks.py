@@ -189,6 +189,7 @@ class TreeSink:
             part.preallocate()
         except TowlineError:
             part.close()
+            self._parts.forget(part)
             raise
         return _PartWriting(part, entry, digest, self._digests, self._parts)
 

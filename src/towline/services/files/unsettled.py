@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,13 +18,16 @@ from towline.base.errors import (
     TowlineError,
     VerificationFailed,
 )
-from towline.services.files.messages import Outcome, Say, encode_rows
+from towline.protocol.codec import Header
+from towline.services.files.messages import OPEN_FILES, Outcome, Say, encode_rows
 from towline.services.files.names import quoted
 from towline.services.files.plan import Entry
 from towline.services.files.sinks import Sink, Writing
 
 # Outcomes, and whether they are all of files that arrived in a pack as they were sent.
 Settle: TypeAlias = Callable[[list[Outcome], bool], None]
+# Unfinished files that are open for their sender to go on with; others wait until one of them has its outcome.
+_RESUMED = OPEN_FILES.value // 4
 # What ends a whole transfer instead of one file: the next file would meet it too.
 FATAL = (NoSpace, DiskError)
 
@@ -95,6 +99,9 @@ class Unsettled:
         self._replace = replace
         self._files: dict[int, File | Entry] = {}
         self._turn = threading.Lock()
+        self._open = 0
+        self._begun: deque[tuple[int, File]] = deque()  # unfinished files whose turn has not come
+        self._resumed: set[int] = set()
         self._closing = False
         self._finisher = ThreadPoolExecutor(1, "towline-publish")
 
@@ -124,8 +131,8 @@ class Unsettled:
             if file is not None:
                 del self._files[index]
                 file.over = True
-        if file is not None and file.writing is not None:
-            file.writing.close()
+        if file is not None:
+            self._left(index, file)
         return file
 
     def take(self, arrived: list[tuple[int, int]]) -> list[tuple[Entry, bool] | None]:
@@ -140,24 +147,31 @@ class Unsettled:
                     raise BadMessage(f"{quoted(file.path)} was not asked for in that size.")
             taken = [self._files.pop(index, None) for index, _ in arrived]
         places: list[tuple[Entry, bool] | None] = []
-        for file in taken:
+        for (index, _), file in zip(arrived, taken, strict=True):
             if isinstance(file, File):
                 file.over = True
-                if file.writing is not None:
-                    file.writing.close()
+                self._left(index, file)
                 places.append((file.entry, file.replace))
             else:
                 places.append(None if file is None else (file, self._replace))
         return places
 
     def open(self, file: File) -> Writing:
-        """To write to it; the same for all lanes. Raises StreamClosed when it has its outcome."""
+        """To write to it; the same for all lanes. Raises StreamClosed when it has its outcome, LimitExceeded."""
         with self._turn:
             if file.over or (file.writing is None and self._closing):
                 raise StreamClosed("The file has its outcome.")
             if file.writing is None:
+                OPEN_FILES.check(self._open + 1)
                 file.writing = self._sink.open(file.entry)
+                self._open += 1
             return file.writing
+
+    def resume(self, index: int, file: File) -> None:
+        """Say what is there of an unfinished file, as soon as not too many are open for that."""
+        with self._turn:
+            self._begun.append((index, file))
+            self._resume_more()
 
     def fail(self, index: int, error: TowlineError) -> None:
         """This one did not work out; the others go on."""
@@ -202,6 +216,39 @@ class Unsettled:
                 file.writing.close()
         self._files.clear()
 
+    def _resume_more(self) -> None:
+        """In turn."""
+        while self._begun and len(self._resumed) < _RESUMED and not self._closing:
+            index, file = self._begun.popleft()
+            if not file.over:
+                self._resumed.add(index)
+                self._finisher.submit(self._resume, index, file)
+
+    def _resume(self, index: int, file: File) -> None:
+        try:
+            writing = self.open(file)
+        except (Superseded, *FATAL) as error:
+            self.voice.abort(error)
+            return
+        except TowlineError as error:
+            self.fail(index, error)
+            return
+        if writing.restarted_because:
+            self.voice.say({"t": "restarted", "file": index, "reason": writing.restarted_because}, b"")
+        ranges = writing.ranges
+        header: Header = {"t": "resume", "file": index, "start": ranges.contiguous(), "covered": ranges.covered}
+        missing = ranges.missing(file.entry.size) if file.entry.size >= 0 else []
+        self.voice.say(header, encode_rows(missing))
+
+    def _left(self, index: int, file: File, *, published: bool = False) -> None:
+        """It has its outcome: close it, and let others have its place."""
+        if file.writing is not None and not published:
+            file.writing.close()
+        with self._turn:
+            self._open -= file.writing is not None
+            self._resumed.discard(index)
+            self._resume_more()
+
     def _find(self, index: int) -> File | None:
         file = self._files.get(index)
         if isinstance(file, Entry):
@@ -222,8 +269,10 @@ class Unsettled:
             self.fail(index, error)
         else:
             with self._turn:
-                self._files.pop(index, None)
                 file.over = True
+                mine = self._files.pop(index, None) is file
+            if mine:
+                self._left(index, file, published=True)
             self.voice.settle([Outcome(index, file.size, digest)], False)
 
     def _distrust(self, index: int, file: File, writing: Writing) -> None:
