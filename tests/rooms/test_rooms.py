@@ -412,6 +412,8 @@ def test_retention_is_a_named_gap_and_followers_go_on(tmp_path: Path) -> None:
                 assert isinstance(items[0], Missed)
                 assert (items[0].reason, items[0].next.seq) == ("retention", first)
                 assert items[-1].text == "49"
+                found = [item async for item in room.history(search="49")]
+                assert found == [items[0], items[-1]], "a search tells of what it could not look at"
                 assert await room.say("0", id="again") == 51
                 assert await room.say("0", id="again") == 51
 

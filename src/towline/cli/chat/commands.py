@@ -12,7 +12,7 @@ from towline.base.quantity import format_size, parse_duration
 from towline.base.text import printable
 from towline.cli.roomy import line_of
 from towline.client.events import Progress, TransferEvent
-from towline.services.rooms.messages import Entry
+from towline.services.rooms.messages import Entry, Missed
 
 if TYPE_CHECKING:
     from towline.cli.chat.screen import ChatApp
@@ -87,9 +87,11 @@ class Commands:
         self._app.work(self._search(_need(rest, "/search WORD")))
 
     async def _search(self, word: str) -> None:
-        found = [item async for item in self._app.handle.history(search=word) if isinstance(item, Entry)]
+        items = [item async for item in self._app.handle.history(search=word)]
+        found = [item for item in items if isinstance(item, Entry)]
         lines = [line_of(entry) for entry in found[-_FOUND_SHOWN:]]
-        self._app.note("\n".join([f"{len(found)} found, the newest {len(lines)}:", *lines]))
+        gaps = [f"-- {item.text}" for item in items if isinstance(item, Missed)]
+        self._app.note("\n".join([*gaps, f"{len(found)} found, the newest {len(lines)}:", *lines]))
 
     # --- people ---
 

@@ -152,10 +152,13 @@ def _hear(room: Room, person: str, message: Message) -> None:
 
 
 def _matching(items: list[Item], word: str, removed: set[int]) -> list[Item]:
+    """The records with that word, and every gap: nobody knows what was said there."""
     return [
         item
         for item in items
-        if isinstance(item, Record)
-        and not is_hidden(item, removed.__contains__)
-        and word in str(fields_of(item.payload).get("text", "")).casefold()
+        if not isinstance(item, Record)
+        or (
+            not is_hidden(item, removed.__contains__)
+            and word in str(fields_of(item.payload).get("text", "")).casefold()
+        )
     ]
