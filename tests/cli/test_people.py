@@ -40,6 +40,23 @@ def test_the_first_line_of_serve(node: NodeProcess) -> None:
     assert events(node.read_rest()) == [{"v": 1, "event": "stopped"}], "nothing but JSON on standard output"
 
 
+def test_a_list_of_nothing_says_so_beside_the_result(tmp_path: Path) -> None:
+    home, share = tmp_path / "client", tmp_path / "share"
+    share.mkdir()
+    with kit.running_node(tmp_path, "--share", f"files={share}") as node:
+        node.join(home, "ann", "home", "--can", "read,chat,run")
+        for words, sentence in (
+            (("who", "home"), "Nobody is here.\n"),
+            (("who", "home", "lobby"), "Nobody is here.\n"),
+            (("jobs", "home"), "There are no jobs.\n"),
+            (("jobs", "home", "--running"), "There are no running jobs.\n"),
+            (("ls", "home:files"), "The folder is empty.\n"),
+        ):
+            said = tow(*words, home=home)
+            assert (said.stdout, said.stderr) == ("", sentence), words
+        assert (said := tow("who", "home", "--json", home=home)).stdout + said.stderr == ""
+
+
 def test_invite_join_ping(node: NodeProcess, tmp_path: Path) -> None:
     home = tmp_path / "client"
     invited = node.tow("invite", "laptop")

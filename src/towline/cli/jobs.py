@@ -42,7 +42,7 @@ async def _jobs(args: argparse.Namespace, out: Output) -> int:
         head = ("JOB", "PERSON", "STATE", "AGE", "PRINTED", "CLIENTS", "ALONE", "COMMAND")
         table(out, [head, *map(_columns, rows)])
     else:
-        out.line("There are no jobs.")
+        out.note("There are no running jobs." if args.running else "There are no jobs.")
     return Exit.OK
 
 

@@ -40,11 +40,16 @@ async def _list(args: argparse.Namespace, out: Output, alias: str, share: str, p
 
     async with connect(alias, give_up=args.give_up) as line:
         if not share:
-            for name, read_only in await line.shares():
+            shares = await line.shares()
+            if not shares:
+                out.note("The node has no shares.")
+            for name, read_only in shares:
                 out.event("share", name=name, read_only=read_only)
                 out.line(f"{printable(name)}{'  (read-only)' if read_only else ''}")
             return Exit.OK
+        empty = True
         async for entry in line.list(f"{share}/{path}"):
+            empty = False
             out.event(
                 "entry",
                 name=entry.name,
@@ -58,6 +63,8 @@ async def _list(args: argparse.Namespace, out: Output, alias: str, share: str, p
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.mtime_ns / 1e9))
             bits = stat.filemode(entry.mode | _TYPES.get(entry.kind, 0))
             out.line(f"{bits}  {size:>9}  {when}  {printable(entry.name)}{slash}")
+        if empty:
+            out.note("The folder is empty.")
     return Exit.OK
 
 

@@ -62,7 +62,10 @@ async def _rooms(args: argparse.Namespace, out: Output) -> int:
     from towline.client.connect import connect
 
     async with connect(args.alias, give_up=args.give_up) as line:
-        for row in await line.rooms():
+        rows = await line.rooms()
+        if not rows:
+            out.note("There are no rooms that you may see.")
+        for row in rows:
             unread = max(int(row["last"]) - int(row["read"]), 0)
             out.event("room", **row, unread=unread)
             mark = " (private)" if row["private"] else ""

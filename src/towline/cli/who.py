@@ -31,7 +31,10 @@ async def _who(args: argparse.Namespace, out: Output) -> int:
     from towline.client.connect import connect
 
     async with connect(args.alias, give_up=args.give_up) as line:
-        for row in await (line.room(args.room).who() if args.room else line.who()):
+        rows = await (line.room(args.room).who() if args.room else line.who())
+        if not rows:
+            out.note("Nobody is here.")
+        for row in rows:
             out.event("person", name=row["who"], **{key: value for key, value in row.items() if key != "who"})
             since = time.strftime("%H:%M", time.localtime(row["since"]))
             rooms = "  " + " ".join(printable(str(room)) for room in row.get("rooms", ()))
