@@ -7,7 +7,10 @@ import shlex
 import signal
 import subprocess
 import time
+from pathlib import Path
+from typing import Any
 
+import pytest
 from msgspec.structs import replace
 from tests.jobs.kit import Made, Place
 from tests.jobs.terminals import Make, Terminal, job_of, needs
@@ -139,6 +142,63 @@ def test_standard_streams_that_are_closed_or_full(place: Place) -> None:
     assert status == 1
     assert "The output cannot be written: No space left on device. The job" in words
     assert words.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "goes_on"),
+    [
+        (("run", "home"), False),
+        (("run", "home", "--json"), False),
+        (("run", "home", "--on-disconnect", "kill"), False),
+        (("run", "home", "--on-disconnect", "keep"), True),
+        (("run", "home", "--on-disconnect", "kill-after=1h", "--json"), True),
+        (("run", "first,second"), False),
+    ],
+)
+def test_when_the_reader_leaves_the_command_ends_unless_it_was_told_to_go_on(
+    place: Place, tmp_path: Path, words: tuple[str, ...], goes_on: bool
+) -> None:
+    known = KnownNodes(str(place.home))
+    for alias in ("first", "second"):
+        known.add(replace(known.find("home"), alias=alias), replace=True)
+    script = f": {tmp_path}; while :; do echo line; sleep 0.02; done"
+    client = _left_by_its_reader([*words, "--", "sh", "-c", script], place.home)
+    mine = [row for row in _rows(place) if row["argv"][-1] == script]
+    assert len(mine) == (2 if "," in words[1] else 1)
+    for row in mine:
+        assert (row["job"] in client) == goes_on, client
+        if goes_on:
+            assert f"tow kill home {row['job']}" in client
+            assert client.count("\n") == 1
+            assert f"the job {row['job']} goes on" in _left_by_its_reader(["attach", "home", row["job"]], place.home)
+            assert next(each for each in _rows(place) if each["job"] == row["job"])["state"] == "running"
+            tow("kill", "home", row["job"], home=place.home)
+        tow("attach", "home", row["job"], home=place.home, expect=128 + signal.SIGTERM)
+
+
+def _left_by_its_reader(words: list[str], home: Path) -> str:
+    """Run `tow` into a pipe whose reader leaves after the first line (of each node); its standard error."""
+    client = subprocess.Popen(
+        [*TOW, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(home),
+    )
+    assert client.stdout is not None
+    assert client.stderr is not None
+    seen = set[bytes]()
+    while len(seen) < len(words[1].split(",")):  # of several nodes each line begins with its name
+        seen.add(client.stdout.readline().split()[0])
+    client.stdout.close()
+    with client.stderr as stream:
+        said = stream.read().decode()
+    assert client.wait(DEADLINE) == 128 + signal.SIGPIPE, said
+    return said
+
+
+def _rows(place: Place) -> list[dict[str, Any]]:
+    return events(tow("jobs", "home", "--json", home=place.home).stdout)
 
 
 def test_an_old_encoding_survives_chunk_boundaries(place: Place) -> None:

@@ -33,11 +33,15 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _attach(args: argparse.Namespace, out: Output) -> int:
-    from towline.cli.jobbing import Printer, follow
+    from towline.cli.jobbing import Printer, follow, unread
     from towline.cli.running import tell_line_events
     from towline.client.connect import connect
 
     async with connect(args.alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
         printer = Printer(out, encoding=args.encoding)
         job = line.job(args.job)
-        return await follow(job, out, printer, alias=args.alias, from_=args.from_, stdin=args.input, note=True)
+        try:
+            return await follow(job, out, printer, alias=args.alias, from_=args.from_, stdin=args.input, note=True)
+        except BrokenPipeError:
+            await unread(job, args.alias, ends=False)  # others may look, and whoever started it has said how it ends
+            raise

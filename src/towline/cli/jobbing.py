@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from towline.base.errors import DiskError, Exit, UsageError
+from towline.base.errors import DiskError, Exit, TowlineError, UnknownJob, UsageError
 from towline.base.text import printable
 from towline.cli.output import Output, shown
 
@@ -255,6 +255,27 @@ async def follow(
     assert job.ended is not None
     tell_end(job.id, job.ended, out)
     return job.ended.exit_status
+
+
+async def unread(job: Job, alias: str, *, ends: bool) -> None:
+    """The reader of our output has left, as `head` does. With `ends` so does the command, as it would in a pipeline:
+    TERM, then KILL. Otherwise it goes on, and that is said; with --json, too, as events reach nobody."""
+    why = "The reader of its output has left"
+    if ends:
+        try:
+            await job.signal("TERM")
+            return
+        except UnknownJob:
+            return  # it ended, and was forgotten
+        except TowlineError as error:
+            why += f", and it could not be ended: {printable(error.sentence).removesuffix('.')}"
+    node = printable(alias)
+    print(
+        f"{why}; the job {job.id} goes on. `tow attach {node} {job.id}` goes on with it, "
+        f"`tow kill {node} {job.id}` ends it.",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _goes_on(job: Job) -> str:

@@ -1,8 +1,10 @@
 """Run a command on a node. It goes on when the connection drops; its output and exit status are not lost.
 
 Output and errors are streamed apart and live, standard input is passed on, Ctrl-C interrupts the remote command (a
-second one leaves it running). Exits with the command's own status, 128+N for a signal, 124 when its time was up. With
-several nodes (a,b,c or @group) output is prefixed and the worst status is the exit status.
+second one leaves it running). When the reader of the output leaves, as `head` does, the command is ended as it
+would be in any pipeline (status 141), unless --on-disconnect or --detach says that it goes on. Exits with the
+command's own status, 128+N for a signal, 124 when its time was up. With several nodes (a,b,c or @group) output is
+prefixed and the worst status is the exit status.
 
 examples:
   tow run home -- make -j4
@@ -38,7 +40,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-disconnect",
         type=disconnect_policy,
-        default=("keep", None),
         metavar="keep|kill|kill-after=TIME",
         help="what happens to it without a client (default: it is kept for 24h)",
     )
@@ -91,22 +92,31 @@ async def start(line: Line, args: argparse.Namespace, *, stdin: bool) -> Job:
     from towline.cli.jobbing import variables
 
     options: dict[str, Any] = {"cwd": args.cwd, "env": variables(args.env), "timeout": args.timeout}
-    policy, after = args.on_disconnect
+    policy, after = args.on_disconnect or ("keep", None)
     options |= {"on_disconnect": policy, "after": after, "overflow": args.overflow, "detach": args.detach}
     words = [args.shell] if args.shell else args.command
     return await line.start(words, shell=bool(args.shell), stdin=stdin, **options)
 
 
+def ends_unread(args: argparse.Namespace) -> bool:
+    """Whether the command ends with the reader of its output: not when somebody has said that it goes on alone."""
+    return not args.detach and args.on_disconnect in (None, ("kill", None))
+
+
 async def _one(args: argparse.Namespace, out: Output, alias: str) -> int:
-    from towline.cli.jobbing import Printer, follow, has_input
+    from towline.cli.jobbing import Printer, follow, has_input, unread
     from towline.cli.running import tell_line_events
     from towline.client.connect import connect
 
     stdin = not args.no_input and not args.detach and has_input()
     async with connect(alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
         job = await start(line, args, stdin=stdin)
-        out.event("started", job=job.id, node=alias)
-        if args.detach:
-            out.line(job.id)
-            return Exit.OK
-        return await follow(job, out, Printer(out, encoding=args.encoding), alias=alias, stdin=stdin)
+        try:
+            out.event("started", job=job.id, node=alias)
+            if args.detach:
+                out.line(job.id)
+                return Exit.OK
+            return await follow(job, out, Printer(out, encoding=args.encoding), alias=alias, stdin=stdin)
+        except BrokenPipeError:
+            await unread(job, alias, ends=ends_unread(args))
+            raise

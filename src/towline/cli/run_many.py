@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from towline.base.errors import Exit, Interrupted, TowlineError
 from towline.base.text import printable
@@ -19,6 +19,9 @@ _GATHERED = 1024 * 1024  # bytes of each stream and node that are held back to b
 _LINE = 64 * 1024  # a line that is longer is shown in pieces
 
 
+_Task: TypeAlias = "asyncio.Task[None]"
+
+
 @dataclass(slots=True)
 class _Host:
     """One node's part. `rest`: the last line of each stream, not finished yet."""
@@ -26,6 +29,8 @@ class _Host:
     alias: str
     job: str = ""
     running: Job | None = None
+    unread: bool = False  # nobody reads what we print
+    leaving: _Task | None = None  # what is done about it
     status: int | None = None
     signal: str | None = None
     error: TowlineError | None = None
@@ -76,6 +81,11 @@ async def run_many(args: argparse.Namespace, out: Output, aliases: list[str]) ->
     tasks = [asyncio.ensure_future(one(host)) for host in hosts]
     on_interrupt(to_interrupt, out, leave, "come back with: tow attach NODE JOB")
     try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        if any(isinstance(_raised(task), BrokenPipeError) for task in tasks):
+            interrupted = True
+            for task in await _all_unread(args, dict(zip(tasks, hosts, strict=True))):
+                task.cancel()
         await asyncio.wait(tasks)
     except asyncio.CancelledError:
         leave()
@@ -89,6 +99,31 @@ async def run_many(args: argparse.Namespace, out: Output, aliases: list[str]) ->
     return max((host.exit_status for host in hosts), default=Exit.OK)
 
 
+def _raised(task: _Task) -> BaseException | None:
+    return None if not task.done() or task.cancelled() else task.exception()
+
+
+async def _all_unread(args: argparse.Namespace, hosts: dict[_Task, _Host]) -> list[_Task]:
+    """One found that nobody reads any more; that holds for the others. Those which run are done with, and returned;
+    one that is just being started finds it out afterwards, so that no command is left behind without a word."""
+    running = {task: host for task, host in hosts.items() if host.running is not None}
+    for host in hosts.values():
+        host.unread = True
+    await asyncio.gather(*(_left(args, host) for host in running.values()))
+    return [task for task, host in running.items() if host.running is not None]  # others close their lines already
+
+
+async def _left(args: argparse.Namespace, host: _Host) -> None:
+    """Once for each, whoever finds it out first: nobody reads what it prints."""
+    from towline.cli.jobbing import unread
+    from towline.cli.run import ends_unread
+
+    if host.leaving is None and host.running is not None:
+        host.leaving = asyncio.ensure_future(unread(host.running, host.alias, ends=ends_unread(args)))
+    if host.leaving is not None:
+        await asyncio.shield(host.leaving)
+
+
 async def _on_host(args: argparse.Namespace, out: Output, host: _Host, width: int) -> None:
     from towline.cli.jobbing import Printer, tell_end
     from towline.cli.run import start
@@ -100,12 +135,14 @@ async def _on_host(args: argparse.Namespace, out: Output, host: _Host, width: in
     async with connect(host.alias, give_up=args.give_up, on_event=tell_line_events(quiet)) as line:
         job: Job = await start(line, args, stdin=False)
         host.job, host.running = job.id, job
-        out.event("started", node=host.alias, job=job.id)
-        if args.detach:
-            host.status = 0
-            return
         printer = Printer(out, encoding=args.encoding, node=host.alias, job=job.id)
         try:
+            if host.unread:
+                raise BrokenPipeError
+            out.event("started", node=host.alias, job=job.id)
+            if args.detach:
+                host.status = 0
+                return
             async for item in job.output():
                 if out.json or not isinstance(item, Chunk):
                     await printer.show(item)
@@ -115,6 +152,9 @@ async def _on_host(args: argparse.Namespace, out: Output, host: _Host, width: in
                     await _show_lines(host, printer.recoded(item), width)
             for stream in host.rest:
                 await _flush(host, stream, width)
+        except BrokenPipeError:
+            await _left(args, host)
+            raise
         finally:
             host.running = None
             await job.close()
