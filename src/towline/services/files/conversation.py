@@ -72,6 +72,8 @@ class Talk:
         try:
             while not all(task.done() for task in tasks):
                 done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if self._aborted.done():
+                    self._aborted.result()  # first: that the other side leaves may be its echo
                 for each in done:
                     each.result()
                 waiting -= done
