@@ -20,7 +20,7 @@ import towline
 from towline.protocol.codec import Decoder, Frame, encode
 from towline.protocol.records import Hello, Limits
 from towline.protocol.table import FRAMES, PREFACE, PREFIX, Kind
-from towline.runtime.listener import raise_descriptor_limit
+from towline.runtime.descriptors import raise_descriptor_limit
 from towline.transports.tcp import split_address
 from towline.trust.tls import client_context
 

@@ -28,8 +28,9 @@ from towline.protocol.codec import Header
 from towline.protocol.table import Class, Kind
 from towline.runtime.channel import Channel
 from towline.services.files.conversation import UNREAD, Talk
-from towline.services.files.messages import OPEN_FILES, encode_rows
+from towline.services.files.messages import encode_rows
 from towline.services.files.part import part_name
+from towline.services.files.places import OPEN_FILES
 from towline.services.files.plan import Entry, encode_batch
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -436,3 +437,23 @@ def test_standard_streams_by_pipe(place: Place) -> None:
         )
         assert (got.returncode, got.stdout) == (4, b"")
         assert events(got.stderr.decode())[-1]["event"] == "error"
+
+
+@pytest.mark.parametrize("hard", [128, 4096], ids=["as the system permits", "as set for now"])
+def test_a_client_that_may_have_few_files_open_moves_many(place: Place, hard: int) -> None:
+    """It raises what it may; where it may not, neither it nor the node has more open than that."""
+
+    def few_files() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+
+    for number in range(300):
+        write(place.folder / "tree" / f"{number:03}", b"%070000d" % number)
+    with place.node():
+        for arguments in (
+            ("put", str(place.folder / "tree"), "home:files/t"),
+            ("get", "home:files/t", str(place.folder / "back")),
+        ):
+            client = place.start(*arguments, preexec_fn=few_files)
+            _, err = finish(client)
+            assert (client.returncode, err) == (0, "")
+    assert seen(place.folder / "back") == seen(place.folder / "tree")

@@ -22,7 +22,6 @@ from towline.runtime.lanes import LaneFrame
 from towline.services.files import sources
 from towline.services.files.digests import DigestCache
 from towline.services.files.messages import Outcome, encode_rows
-from towline.services.files.outgoing import MOST_BEGUN
 from towline.services.files.pace import Pace
 from towline.services.files.plan import Entry, encode_batch
 from towline.services.files.sender import Sender
@@ -30,6 +29,7 @@ from towline.services.files.sources import TreeSource
 from towline.services.files.tree import Root
 
 CHUNK = FRAME_BODY.value
+MOST_BEGUN = 96
 
 
 class Frail:
@@ -66,7 +66,9 @@ class Sending:
     def __init__(self, folder: Path) -> None:
         self.said: queue.Queue[Header] = queue.Queue()
         source = TreeSource(Root.open(str(folder)), "", links="skip", digests=DigestCache())
-        self.sender = Sender(source, lambda header, _: self.said.put(header), after=None, lanes=1, pace=Pace(0))
+        self.sender = Sender(
+            source, lambda header, _: self.said.put(header), after=None, lanes=1, pace=Pace(0), places=MOST_BEGUN
+        )
         self.source = source
         batch = self.sender.next_batch(lambda _: False)
         assert batch is not None

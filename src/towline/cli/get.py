@@ -30,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, out: Output) -> int:
     from towline.cli.running import run_async
     from towline.client.connect import split_remote
+    from towline.runtime.descriptors import raise_descriptor_limit
 
     words = [*args.sources, *([args.target] if args.target is not None else [])]
     target = words.pop() if len(words) > 1 and split_remote(words[-1]) is None else "."
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         out.leave_stdout()
     if args.dry_run:
         return run_async(_dry_run(args, out, remotes))
+    raise_descriptor_limit()
     return run_async(_get(args, out, remotes, target))
 
 

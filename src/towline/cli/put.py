@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, out: Output) -> int:
     from towline.cli.running import run_async
     from towline.client.connect import split_remote
+    from towline.runtime.descriptors import raise_descriptor_limit
 
     remote = split_remote(args.target)
     if remote is None:
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         raise UsageError(f"{args.target!r} names no share; `tow ls {remote[0]}:` lists them.")
     if args.dry_run:
         return _dry_run(args, out)
+    raise_descriptor_limit()
     return run_async(_put(args, out, *remote))
 
 

@@ -9,11 +9,13 @@ from towline.client.events import TransferEvent
 from towline.client.reach import Reach
 from towline.client.transfer import Options, Transfer, conversation
 from towline.protocol.codec import Header
+from towline.runtime.descriptors import descriptor_limit
 from towline.runtime.pump import Connection
 from towline.runtime.threads import in_thread
 from towline.services import requests
 from towline.services.files.conversation import ReceivingSide, Talk
 from towline.services.files.messages import top_entry
+from towline.services.files.places import Places, receiver_places
 from towline.services.files.receiver import Receiver
 from towline.services.files.sinks import Sink
 from towline.services.files.unsettled import Tally, Voice
@@ -47,6 +49,7 @@ class Get(Transfer):
     async def converse(self, connection: Connection) -> None:
         self.begin_conversation()
         self._tally_before = self._tally.received - self._tally.wasted
+        places = receiver_places(descriptor_limit(), self.lanes)
         request: Header = {
             "share": self._share,
             "path": self._path,
@@ -54,6 +57,7 @@ class Get(Transfer):
             "any_names": self.options.any_names,
             "lanes": self.lanes,
             "rate": self.options.rate,
+            "open": places.begun,
             "count": not self.counted,
         }
         if self.books.after is not None:
@@ -77,7 +81,7 @@ class Get(Transfer):
             links=self.options.links == "keep",
             top=top,
         )
-        receiver = self._receiver(sink, talk, side)
+        receiver = self._receiver(sink, talk, side, places)
 
         async def conclude() -> None:
             await side.conclude(lambda: self._tally.counts)
@@ -90,14 +94,14 @@ class Get(Transfer):
             self.in_flight()
             sink.close()
 
-    def _receiver(self, sink: Sink, talk: Talk, side: ReceivingSide) -> Receiver:
+    def _receiver(self, sink: Sink, talk: Talk, side: ReceivingSide, places: Places) -> Receiver:
         def say(header: Header, body: bytes) -> None:
             if header.get("t") in ("resume", "restarted"):
                 talk.call(self._note, dict(header), side)
             talk.say(header, body)
 
         voice = Voice(say, side.settle, talk.abort, self._tally)
-        receiver = Receiver(sink, voice, overwrite=self.options.overwrite)
+        receiver = Receiver(sink, voice, places, overwrite=self.options.overwrite)
         side.attach(receiver)
         return receiver
 

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from towline.client.events import TransferEvent
 from towline.client.reach import Reach
 from towline.client.transfer import Options, Transfer, conversation
+from towline.runtime.descriptors import descriptor_limit
 from towline.runtime.pump import Connection
 from towline.runtime.threads import in_thread
+from towline.services import requests
 from towline.services.files.conversation import SendingSide, Talk
 from towline.services.files.digests import DigestCache
 from towline.services.files.messages import top_header
 from towline.services.files.pace import Pace
+from towline.services.files.places import sender_places
 from towline.services.files.sender import Sender
 from towline.services.files.sources import Source, TreeSource
 from towline.services.files.tree import Root
@@ -67,7 +70,15 @@ class Put(Transfer):
         )
         self.note_tally(answer.get("tally"))
         talk = Talk(channel)
-        sender = Sender(source, talk.say, after=self.books.after, lanes=self.lanes, pace=Pace(self.options.rate))
+        ours = sender_places(descriptor_limit())
+        sender = Sender(
+            source,
+            talk.say,
+            after=self.books.after,
+            lanes=self.lanes,
+            pace=Pace(self.options.rate),
+            places=min(ours, requests.number(answer, "open", ours, least=1)),
+        )
         self._sender = sender
         side = SendingSide(
             talk,

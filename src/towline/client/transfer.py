@@ -26,12 +26,14 @@ from towline.client.reach import Reach
 from towline.protocol.codec import Header
 from towline.protocol.table import Class
 from towline.runtime.channel import Channel
+from towline.runtime.descriptors import descriptor_limit
 from towline.runtime.lanes import Lane, StreamLane, dial_lane
 from towline.runtime.pump import Connection
 from towline.runtime.threads import in_thread, to_the_end
 from towline.services import requests
 from towline.services.files.conversation import Talk
 from towline.services.files.messages import Outcome, index_of
+from towline.services.files.places import most_lanes
 from towline.services.files.plan import Entry, Skipped, position
 
 Drive: TypeAlias = Callable[[Lane, int], None]
@@ -43,7 +45,7 @@ _FRUITLESS = 5  # conversations, or lanes, in a row that ended on an open connec
 
 @dataclass(slots=True)
 class Options:
-    """How to transfer. `rate` in bytes a second (0: no limit), `lanes` None for a good default."""
+    """How to transfer. `rate` in bytes a second (0: no limit), `lanes` None for a good default, fewer where few files may be open."""
 
     overwrite: str = "never"
     links: str = "skip"
@@ -83,7 +85,8 @@ class Transfer(ABC):
         self.options = options
         self.books = Books()
         self.id = os.urandom(12).hex()
-        self.lanes = options.lanes if options.lanes is not None else default_lanes()
+        wanted = options.lanes if options.lanes is not None else default_lanes()
+        self.lanes = min(wanted, most_lanes(descriptor_limit()))
         self._on_event = on_event
         self._order: dict[int, Entry] = {}  # this conversation's entries that are not behind `after` yet
         self._next = 0

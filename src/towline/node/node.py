@@ -28,8 +28,9 @@ from towline.protocol.records import Welcome
 from towline.protocol.session import Session
 from towline.protocol.table import Role, State
 from towline.runtime.channel import Channel
+from towline.runtime.descriptors import raise_descriptor_limit
 from towline.runtime.lanes import LANE_TIMEOUT, TicketOffice
-from towline.runtime.listener import Admission, raise_descriptor_limit
+from towline.runtime.listener import Admission
 from towline.runtime.pump import Connection
 from towline.services.admin import DEFAULT_GRANTS, INVITE_SECONDS, OWNER, Administration, AdminService
 from towline.services.echo import echo

@@ -6,7 +6,6 @@ one that has been silent longest goes first, so that a crowd of silent connectio
 
 from __future__ import annotations
 
-import resource
 from collections import OrderedDict
 
 from towline.base.errors import Busy
@@ -63,14 +62,3 @@ class Admission:
         self._leave_hall(oldest)
         oldest.close(Busy(retry_after=1.0))
         oldest.abort()
-
-
-def raise_descriptor_limit() -> int:
-    """Let this process open as many files as the system permits it (getrlimit(2)); returns how many."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError):
-            return soft  # the system has a bound that it does not tell here
-    return hard

@@ -36,7 +36,6 @@ PACK_FILES = Limit("pack_files", 256, "files", "the files of a pack are looked u
 PLAN_BATCH = 256  # entries
 PLAN_WINDOW = 16  # batches without an outcome for each of their entries: bounds memory at both ends
 _WINDOW = 2 * (PLAN_WINDOW + 2) * PLAN_BATCH  # entries; an honest plan is never so far ahead
-OPEN_FILES = Limit("open_files", 128, "files", "large files under way in one transfer: three descriptors each")
 LANES = Limit("lanes", 16, "lanes", "each is a thread and a connection at both ends")
 
 Say: TypeAlias = Callable[[Header, bytes], None]

@@ -14,16 +14,13 @@ from towline.protocol.codec import Header
 from towline.protocol.table import Kind
 from towline.runtime.lanes import Lane
 from towline.services import requests
-from towline.services.files.messages import OPEN_FILES, Say
+from towline.services.files.messages import Say
 from towline.services.files.pace import Pace
 from towline.services.files.packs import PacksOut
 from towline.services.files.planned import Planned
 from towline.services.files.sources import Reading, Source
 
 _CHUNK = FRAME_BODY.value
-# Large files that are begun and have no outcome yet: each is open here and at the other end, which keeps the rest of
-# its limit for what it resumes. What is in flight then is at least 6 MiB.
-MOST_BEGUN = OPEN_FILES.value * 3 // 4
 
 
 class Pack(NamedTuple):
@@ -75,7 +72,8 @@ class Outgoing:
     """The lanes of one sender, each driven by a thread of its own, and the queue that feeds them.
 
     `begin` is to open a file and give its segments, `again` to say what must go once more of what a lane that is over
-    did not bring to the other side; both are called from any thread.
+    did not bring to the other side; both are called from any thread. `most` large files are begun and without an
+    outcome at once.
     """
 
     def __init__(
@@ -85,6 +83,7 @@ class Outgoing:
         say: Say,
         pace: Pace,
         *,
+        most: int,
         begin: Callable[[Begin], list[Segment]],
         again: Callable[[list[Work]], list[Work]],
     ) -> None:
@@ -94,6 +93,7 @@ class Outgoing:
         self._begin = begin
         self._again = again
         self._pace = pace
+        self._most = most
         self._queue: deque[Work | Begin] = deque()  # what is of open files stands before all that is not begun
         self._lanes: dict[int, _LaneRecord] = {}
         self._change = threading.Condition()
@@ -193,7 +193,7 @@ class Outgoing:
         if not self._queue:
             return False
         work = self._queue[0]
-        if not isinstance(work, Begin) or self._planned.open_files + self._beginning < MOST_BEGUN:
+        if not isinstance(work, Begin) or self._planned.open_files + self._beginning < self._most:
             return True
         return self._planned.opened(work.file) is not None
 

@@ -16,6 +16,7 @@ from towline.services.files.incoming import Incoming
 from towline.services.files.messages import Outcome, decode_rows, encode_rows, index_of, runs
 from towline.services.files.names import quoted
 from towline.services.files.packs import PacksIn
+from towline.services.files.places import Places
 from towline.services.files.plan import Entry
 from towline.services.files.sinks import Sink
 from towline.services.files.tree import Stat
@@ -37,12 +38,12 @@ class _Found:
 class Receiver:
     """One conversation's receiving side. All methods block or are quick and may be called from any thread."""
 
-    def __init__(self, sink: Sink, voice: Voice, *, overwrite: str) -> None:
+    def __init__(self, sink: Sink, voice: Voice, places: Places, *, overwrite: str) -> None:
         self._sink = sink
         self._voice = voice
         self._overwrite = overwrite
         self._always = overwrite == "always"
-        self._files = Unsettled(sink, voice, replace=self._always)
+        self._files = Unsettled(sink, voice, places, replace=self._always)
         self._lanes = Incoming(self._files, PacksIn(self._files, sink))
         self._folders: list[Entry] = []
         self._looking = threading.Lock()  # at what is there; the loop does not wait for that when it is cancelled

@@ -38,10 +38,11 @@ SEGMENT = 64 * MIB
 class Sender:
     """One conversation's sending side. `say` may be called from any thread; all methods block or are quick.
 
-    `after` is the resume position in the plan, `lanes` how many there will be (for dealing out large files).
+    `after` is the resume position in the plan, `lanes` how many there will be (for dealing out large files), `places`
+    how many large files may be begun and without an outcome.
     """
 
-    def __init__(self, source: Source, say: Say, *, after: str | None, lanes: int, pace: Pace) -> None:
+    def __init__(self, source: Source, say: Say, *, after: str | None, lanes: int, pace: Pace, places: int) -> None:
         self._source = source
         self._say = say
         self._pace = pace
@@ -52,7 +53,9 @@ class Sender:
         self._hearing = threading.Lock()
         self._next_index = 0
         self._planned = Planned(source, say)
-        self._outgoing = Outgoing(self._planned, source, say, pace, begin=self._begin, again=self._once_more)
+        self._outgoing = Outgoing(
+            self._planned, source, say, pace, most=places, begin=self._begin, again=self._once_more
+        )
 
     # --- the plan ---
 

@@ -11,6 +11,7 @@ from towline.base.errors import BadMessage, BadTicket, NoGrant, Superseded
 from towline.base.limits import Limit
 from towline.protocol.codec import Header
 from towline.runtime.channel import Channel
+from towline.runtime.descriptors import descriptor_limit
 from towline.runtime.lanes import Lane, StreamLane, TicketOffice
 from towline.runtime.threads import in_thread, to_the_end
 from towline.services import requests
@@ -18,6 +19,7 @@ from towline.services.files.conversation import Aside, ReceivingSide, SendingSid
 from towline.services.files.digests import DigestCache
 from towline.services.files.messages import LANES, Outcome, encode_rows, top_entry, top_header
 from towline.services.files.pace import Pace
+from towline.services.files.places import receiver_places, sender_places
 from towline.services.files.plan import Entry, Skipped
 from towline.services.files.receiver import OVERWRITE, Receiver
 from towline.services.files.sender import Sender
@@ -147,10 +149,12 @@ class FilesService:
             aside=self._aside(channel, talk, transfer),
             top=top_entry(channel.header),
         )
-        receiver = Receiver(sink, Voice(talk.say, side.settle, talk.abort, transfer.tally), overwrite=overwrite)
+        voice = Voice(talk.say, side.settle, talk.abort, transfer.tally)
+        places = receiver_places(descriptor_limit(), _lanes(channel))
+        receiver = Receiver(sink, voice, places, overwrite=overwrite)
         side.attach(receiver)
         try:
-            self._open_door(channel, transfer, receiver.drive, {})
+            self._open_door(channel, transfer, receiver.drive, {"open": places.begun})
             await talk.run(side.listen(), side.conclude(lambda: transfer.tally.counts))
         finally:
             self._close_door(transfer)
@@ -178,10 +182,11 @@ class FilesService:
         self, channel: Channel, transfer: _Transfer, source: TreeSource, after: str | None, opening: Header
     ) -> None:
         header = channel.header
-        lanes = requests.number(header, "lanes", 1, least=0, most=LANES.value)
         talk = Talk(channel)
         pace = Pace(requests.number(header, "rate", 0))
-        sender = Sender(source, talk.say, after=after, lanes=lanes, pace=pace)
+        ours = sender_places(descriptor_limit())
+        places = min(ours, requests.number(header, "open", ours, least=1))
+        sender = Sender(source, talk.say, after=after, lanes=_lanes(channel), pace=pace, places=places)
         side = SendingSide(
             talk,
             sender,
@@ -218,8 +223,7 @@ class FilesService:
         """Accept, with tickets for as many lanes as were asked for."""
         transfer.drive = drive
         transfer.end = lambda: channel.reset(Superseded())
-        wanted = requests.number(channel.header, "lanes", 1, least=0, most=LANES.value)
-        tickets = [self._ticket(channel.person, transfer) for _ in range(wanted)]
+        tickets = [self._ticket(channel.person, transfer) for _ in range(_lanes(channel))]
         channel.accept(opening | {"tickets": tickets, "tally": transfer.tally.counts})
 
     def _close_door(self, transfer: _Transfer) -> None:
@@ -260,6 +264,10 @@ def _grants(channel: Channel) -> Grants:
     grants = channel.connection.grants
     assert isinstance(grants, Grants)
     return grants
+
+
+def _lanes(channel: Channel) -> int:
+    return requests.number(channel.header, "lanes", 1, least=0, most=LANES.value)
 
 
 def _choice(header: Header, name: str, choices: tuple[str, ...]) -> str:

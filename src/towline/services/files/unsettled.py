@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 from towline.base.errors import (
     BadMessage,
     DiskError,
+    LimitExceeded,
     NoSpace,
     StreamClosed,
     Superseded,
@@ -19,15 +20,14 @@ from towline.base.errors import (
     VerificationFailed,
 )
 from towline.protocol.codec import Header
-from towline.services.files.messages import OPEN_FILES, Outcome, Say, encode_rows
+from towline.services.files.messages import Outcome, Say, encode_rows
 from towline.services.files.names import quoted
+from towline.services.files.places import OPEN_FILES, Places
 from towline.services.files.plan import Entry
 from towline.services.files.sinks import Sink, Writing
 
 # Outcomes, and whether they are all of files that arrived in a pack as they were sent.
 Settle: TypeAlias = Callable[[list[Outcome], bool], None]
-# Unfinished files that are open for their sender to go on with; others wait until one of them has its outcome.
-_RESUMED = OPEN_FILES.value // 4
 # What ends a whole transfer instead of one file: the next file would meet it too.
 FATAL = (NoSpace, DiskError)
 
@@ -93,8 +93,9 @@ class Unsettled:
     `replace`: whatever has come to be in a file's place meanwhile.
     """
 
-    def __init__(self, sink: Sink, voice: Voice, *, replace: bool) -> None:
+    def __init__(self, sink: Sink, voice: Voice, places: Places, *, replace: bool) -> None:
         self.voice = voice
+        self._places = places
         self._sink = sink
         self._replace = replace
         self._files: dict[int, File | Entry] = {}
@@ -162,7 +163,8 @@ class Unsettled:
             if file.over or (file.writing is None and self._closing):
                 raise StreamClosed("The file has its outcome.")
             if file.writing is None:
-                OPEN_FILES.check(self._open + 1)
+                if self._open >= self._places.all:
+                    raise LimitExceeded(f"More than {self._open} files are begun at once (limit {OPEN_FILES.name}).")
                 file.writing = self._sink.open(file.entry)
                 self._open += 1
             return file.writing
@@ -218,7 +220,7 @@ class Unsettled:
 
     def _resume_more(self) -> None:
         """In turn."""
-        while self._begun and len(self._resumed) < _RESUMED and not self._closing:
+        while self._begun and len(self._resumed) < self._places.resumed and not self._closing:
             index, file = self._begun.popleft()
             if not file.over:
                 self._resumed.add(index)

@@ -23,7 +23,7 @@ from towline.base.errors import InternalError, TowlineError
 from towline.base.oserrors import disk_error
 from towline.journal.spool import remove_spool
 from towline.protocol.codec import Header
-from towline.runtime.listener import raise_descriptor_limit
+from towline.runtime.descriptors import raise_descriptor_limit
 from towline.runtime.loops import new_event_loop
 from towline.runtime.memory import keep_freed_memory
 from towline.services.jobs.held import Held
