@@ -6,7 +6,7 @@ sent: one of as many bytes as Towline keeps of a job, which is written over from
 are no checksums, no positions, no order of two streams, and nothing goes on after a cut. As a script it is both
 ends: `CERTIFICATE KEY PORT` serves, with a folder to keep in (or `-`) and a command it is the client.
 
-TLS goes through memory BIOs, as Towline's does: here that was quicker than a wrapped socket, which asks the kernel for
+TLS goes through memory BIOs, as in Towline: here that was quicker than a wrapped socket, which asks the kernel for
 the header and the body of each record.
 """
 
