@@ -60,10 +60,15 @@ def parse_segment_header(data: bytes) -> tuple[int, int, int] | None:
     return epoch, first_seq, flags
 
 
-def record_prefix(seq: int, kind: int, time_ns: int, id_: bytes, payload: bytes | memoryview, behind: int) -> bytes:
-    """Everything of a record but its payload, so that a large payload is written without being copied."""
+def record_prefix(
+    seq: int, kind: int, time_ns: int, id_: bytes, payload: bytes | memoryview, behind: int, salt: int = 0
+) -> bytes:
+    """Everything of a record but its payload, so that a large payload is written without being copied.
+
+    `salt`: where the checksum begins. A file that is written over gives each of its uses another one.
+    """
     body = _BODY.pack(len(payload), seq & _LOW, time_ns, kind, len(id_), min(behind, UNKNOWN_BEHIND)) + id_
-    return _CRC.pack(crc32(payload, crc32(body))) + body
+    return _CRC.pack(crc32(payload, crc32(body, salt))) + body
 
 
 def record_size(id_: bytes, payload: bytes | memoryview) -> int:
@@ -71,16 +76,29 @@ def record_size(id_: bytes, payload: bytes | memoryview) -> int:
     return RECORD_HEADER + len(id_) + len(payload)
 
 
-def needed(view: memoryview, offset: int) -> int:
-    """How many bytes the record at `offset` says it has (0: not even its header is there)."""
+def needed(view: memoryview, offset: int, seq: int | None = None) -> int:
+    """How many bytes the record at `offset` says it has (0: not even its header is there, or it has not this seq)."""
     if len(view) - offset < RECORD_HEADER:
         return 0
-    _, length, _, _, _, id_length, _ = _WHOLE.unpack_from(view, offset)
+    _, length, low, _, _, id_length, _ = _WHOLE.unpack_from(view, offset)
+    if seq is not None and low != seq & _LOW:
+        return 0
     return RECORD_HEADER + int(id_length) + int(length)
 
 
-def parse_record(view: memoryview, offset: int, seq: int) -> Parsed | None:
-    """The record at `offset` if it is whole, valid and has this seq (its low 32 bits)."""
+def parse_head(head: bytes, seq: int) -> tuple[int, int, int] | None:
+    """`(kind, time_ns, checksum)` of a record without an id, if its header says that it has this seq."""
+    crc, _, low, time_ns, kind, id_length, _ = _WHOLE.unpack_from(head)
+    return None if low != seq & _LOW or id_length else (kind, time_ns, crc)
+
+
+def checksum(head: bytes, payload: bytes, salt: int) -> int:
+    """What the checksum of a record without an id must be, when its payload was read apart from its header."""
+    return crc32(payload, crc32(head[_CRC.size : RECORD_HEADER], salt))
+
+
+def parse_record(view: memoryview, offset: int, seq: int, salt: int = 0) -> Parsed | None:
+    """The record at `offset` if it is whole, valid (also in its `salt`) and has this seq (its low 32 bits)."""
     start = offset + RECORD_HEADER
     if len(view) < start:
         return None
@@ -88,7 +106,7 @@ def parse_record(view: memoryview, offset: int, seq: int) -> Parsed | None:
     end = start + id_length + length
     if low != seq & _LOW or end > len(view) or length > RECORD.value or id_length > RECORD_ID.value:
         return None
-    if crc32(view[offset + 4 : end]) != crc:
+    if crc32(view[offset + 4 : end], salt) != crc:
         return None
     middle = start + id_length
     return Parsed(end, seq, kind, time_ns, bytes(view[start:middle]), view[middle:end], behind)

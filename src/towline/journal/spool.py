@@ -3,6 +3,12 @@
 The bytes are those of `record.py` in segment files named by their first seq; no ids, no epochs, no fsync (whoever is
 killed loses nothing; a power cut ends the command, too, and may cost what it printed last). A reader needs the folder
 alone: a record counts when its checksum is right, a segment is over when the next one is there.
+
+When room is short, the oldest segment is not deleted but written over: a page that is there costs a third of one that
+the kernel has to find and clear. What the file held before is never taken for a record of now. The `epoch` in its
+header is a random number for each use, and the checksum of each record begins from it; behind the last record stand
+zeros. The file has its new header before it has its new name; who still reads it under the old one goes on as long as
+the checksums of then hold.
 """
 
 from __future__ import annotations
@@ -18,13 +24,17 @@ from towline.base.errors import JournalFull
 from towline.base.limits import KIB, MIB
 from towline.journal import record as format_
 from towline.journal.interface import RECORD, Cursor, Gap, Item, Record
-from towline.journal.record import FLAG_LAZY, SEGMENT_HEADER
+from towline.journal.record import FLAG_LAZY, RECORD_HEADER, SEGMENT_HEADER
 from towline.journal.segment import SUFFIX
 
-EPOCH = 1
+EPOCH = 1  # of all items; and of a segment whose file was not used before
 SEGMENT_BYTES = 8 * MIB
 SMALLEST_SEGMENT = 4 * KIB
 READ_BYTES = 256 * KIB
+SPARE = "spare"  # a file between two uses
+_HEAD = 4 * KIB  # what is looked at first: a record of no more is read with its neighbours
+_MOST_BYTES = RECORD.value + RECORD_HEADER
+_NOTHING = bytes(RECORD_HEADER)  # stands behind the last record of a file that was used before
 
 
 class _Part(NamedTuple):
@@ -50,7 +60,9 @@ class SpoolWriter:
         self._segment_bytes = max(min(SEGMENT_BYTES, max_bytes // 8), SMALLEST_SEGMENT)
         self._sealed: list[_Part] = []
         self._fd = -1  # until there is something to write
-        self._first = self._at = 0
+        self._first = self._at = self._salt = 0
+        self._length = 0  # of the file: more than `_at` when it was used before
+        self._spare = 0  # bytes of the file that is not in use, which count, too
 
     def __repr__(self) -> str:
         return f"<SpoolWriter {self.folder} next={self.next_seq} {self.size} bytes>"
@@ -62,19 +74,20 @@ class SpoolWriter:
 
         `limit` may be less than `max_bytes` for once; `always`: the record is small and must be kept.
         """
-        seq = self.next_seq
-        prefix = format_.record_prefix(seq, kind, self._clock(), b"", payload, format_.UNKNOWN_BEHIND)
-        size = len(prefix) + len(payload)
+        size = RECORD_HEADER + len(payload)
         if self._fd < 0:
-            self._begin()
+            self._begin(size)
         if not always:
             self._make_room(size, self.max_bytes if limit is None else min(limit, self.max_bytes))
-        if self._at + size > self._segment_bytes and self._at > SEGMENT_HEADER:
+        if not self._fits(size):
             self._seal()
-            self._begin()
-        _write_all(self._fd, [prefix, payload], self._at)
-        self._at += size
-        self.size += size
+            self._begin(size)
+        seq = self.next_seq
+        prefix = format_.record_prefix(seq, kind, self._clock(), b"", payload, format_.UNKNOWN_BEHIND, self._salt)
+        end = self._at + size
+        _write_all(self._fd, [prefix, payload, _NOTHING[: max(self._length - end, 0)]], self._at)
+        self._at = end
+        self._grow(end)
         self.next_seq = seq + 1
         return seq
 
@@ -83,50 +96,91 @@ class SpoolWriter:
         self.released = max(self.released, upto)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Let go of the files, and of the room that none of them needs any more."""
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            self._let_go()
+        if self._spare:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.folder, SPARE))
+            self.size, self._spare = self.size - self._spare, 0
+
+    def _fits(self, size: int) -> bool:
+        return self._at + size <= self._segment_bytes or self._at == SEGMENT_HEADER
 
     def _make_room(self, size: int, limit: int) -> None:
-        while self.size + size > limit and self._drop_first():
+        if not self._fits(size) and self._sealed and not self._spare and self.size + self._segment_bytes > limit:
+            self._drop_first(size)  # it would have to go before the new one is full; now its file is of use
+        while self.size + self._growth(size) > limit and self._drop_first(size):
             pass
         unread = self.released < self.next_seq - 1
-        if self.size + size > limit and unread and not self.drop:
-            raise JournalFull(f"The spool may hold {limit} bytes; {self.size + size} were needed.")
+        if (needed := self.size + self._growth(size)) > limit and unread and not self.drop:
+            raise JournalFull(f"The spool may hold {limit} bytes; {needed} were needed.")
 
-    def _drop_first(self) -> bool:
+    def _growth(self, size: int) -> int:
+        """Bytes on disk that a record of `size` adds."""
+        if self._fits(size):
+            return max(self._at + size - self._length, 0)
+        return max(SEGMENT_HEADER + size - self._spare, 0)
+
+    def _drop_first(self, size: int) -> bool:
+        """Drop the oldest segment, if it may go; its file is kept when a record of `size` needs a new one."""
         if not self._sealed:
             if self._at == SEGMENT_HEADER or not (self.drop or self.released >= self.next_seq - 1):
                 return False
             self._seal()
-            self._begin()
-        first, size = self._sealed[0]
+            self._begin(size)
+        first, length = self._sealed[0]
         last = (self._sealed[1].first_seq if len(self._sealed) > 1 else self._first) - 1
         if not (self.drop or self.released >= last):
             return False
-        self._sealed.pop(0)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(_path(self.folder, first))
-        self.size -= size
+        if not self._spare and not self._fits(size) and length >= SEGMENT_HEADER + size:
+            os.rename(_path(self.folder, first), os.path.join(self.folder, SPARE))
+            self._spare = length
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(_path(self.folder, first))
+            self.size -= length
+        del self._sealed[0]
         return True
 
     def _seal(self) -> None:
-        self.close()
+        self._let_go()
         self._sealed.append(_Part(self._first, self._at))
 
-    def _begin(self) -> None:
+    def _let_go(self) -> None:
+        """Close the file, without what an earlier use may have left behind the last record."""
+        if self._length > self._at:
+            os.ftruncate(self._fd, self._at)
+            self.size, self._length = self.size - (self._length - self._at), self._at
+        os.close(self._fd)
+        self._fd = -1
+
+    def _grow(self, length: int) -> None:
+        if length > self._length:
+            self.size, self._length = self.size + length - self._length, length
+
+    def _begin(self, size: int) -> None:
+        """A new segment, for a record of `size` first."""
+        again = self._spare >= SEGMENT_HEADER + size
+        name = os.path.join(self.folder, SPARE) if again else _path(self.folder, self.next_seq)
         # Without O_EXCL: on a full disk the file is made and its header is not. Then the next try goes on with that
         # file, which a reader may have opened already.
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(_path(self.folder, self.next_seq), flags, 0o600)
+        epoch = int.from_bytes(os.urandom(8)) | 1 << 63 | 1 if again else EPOCH
+        descriptor = os.open(name, flags, 0o600)
         try:
-            _write_all(descriptor, [format_.segment_header(EPOCH, self.next_seq, FLAG_LAZY)], 0)
+            header = format_.segment_header(epoch, self.next_seq, FLAG_LAZY)
+            _write_all(descriptor, [header, _NOTHING if again else b""], 0)
+            if again:
+                os.rename(name, _path(self.folder, self.next_seq))
         except OSError:
             os.close(descriptor)
             raise
         self._fd, self._first, self._at = descriptor, self.next_seq, SEGMENT_HEADER
-        self.size += SEGMENT_HEADER
+        self._salt, self._length = _salt(epoch), 0
+        if again:
+            self._length, self._spare = self._spare, 0
+        self._grow(SEGMENT_HEADER)
 
 
 class SpoolReader:
@@ -140,6 +194,7 @@ class SpoolReader:
         self.behind = 0
         self._fd = -1
         self._first = self._at = 0
+        self._salt: int | None = None  # until the header was read
 
     def __repr__(self) -> str:
         return f"<SpoolReader {self.folder} at {self.seq}>"
@@ -151,13 +206,14 @@ class SpoolReader:
         if self._fd < 0:
             return []
         items = self._records(limit)
-        while not items and (later := [first for first in _segments(self.folder) if first > self._first]):
+        while not items and (names := _segments(self.folder)) and names[-1] > self._first:
             items = self._records(limit)  # it is complete now; what was torn a moment ago may be whole
             if items:
                 break
             self.close()
-            if later[0] > self.seq:
-                items = [self._gap_to(later[0], "corrupt")]
+            later = names[bisect_right(names, self._first)]
+            if later > self.seq:
+                items = [self._gap_to(later, "corrupt" if self._first in names else "retention")]
             self._locate()
             items = items or self._records(limit)
         return items
@@ -169,20 +225,58 @@ class SpoolReader:
             self._fd = -1
 
     def _records(self, limit: int) -> list[Item]:
+        if self._salt is None and not self._read_header():
+            return []
         items: list[Item] = []
         taken = 0
-        data = os.pread(self._fd, limit + 4 * KIB, self._at)
-        wanted = format_.needed(memoryview(data), 0)
-        if len(data) < wanted <= RECORD.value + SEGMENT_HEADER:
-            data = os.pread(self._fd, wanted, self._at)
-        view, at = memoryview(data), 0
-        while taken < limit and (parsed := format_.parse_record(view, at, self.seq)) is not None:
-            items.append(Record(EPOCH, self.seq, parsed.kind, parsed.time_ns, parsed.id, bytes(parsed.payload)))
-            taken += len(parsed.payload)
+        while taken < limit:
+            head = os.pread(self._fd, _HEAD, self._at)
+            self.behind = 0 if self._salt and head.startswith(_NOTHING[: len(head)]) else len(head)
+            size = format_.needed(memoryview(head), 0)
+            if len(head) < size <= _MOST_BYTES:
+                found = self._large(head, size)
+            elif not self.behind:
+                break
+            else:
+                found = self._small(limit - taken)
+            if not found:
+                break
+            items += found
+            taken += sum(len(item.payload) for item in found)
+        return items
+
+    def _large(self, head: bytes, size: int) -> list[Record]:
+        """One record that is read where it is to stay, not copied out of a buffer."""
+        parsed = format_.parse_head(head, self.seq)
+        if parsed is None:
+            return []
+        kind, time_ns, crc = parsed
+        payload = os.pread(self._fd, size - RECORD_HEADER, self._at + RECORD_HEADER)
+        if len(payload) < size - RECORD_HEADER or format_.checksum(head, payload, self._salt or 0) != crc:
+            return []
+        self._at, self.seq = self._at + size, self.seq + 1
+        return [Record(EPOCH, self.seq - 1, kind, time_ns, b"", payload)]
+
+    def _small(self, limit: int) -> list[Record]:
+        """Those that come next, as many as are whole."""
+        found: list[Record] = []
+        view, at = memoryview(os.pread(self._fd, limit + _HEAD, self._at)), 0
+        while at < limit and (parsed := format_.parse_record(view, at, self.seq, self._salt or 0)) is not None:
+            found.append(Record(EPOCH, self.seq, parsed.kind, parsed.time_ns, parsed.id, bytes(parsed.payload)))
             at, self.seq = parsed.end, self.seq + 1
         self._at += at
-        self.behind = len(data) - at
-        return items
+        return found
+
+    def _read_header(self) -> bool:
+        """Which use of the file this is; False: not the one that we want, or there is nothing in it yet."""
+        data = os.pread(self._fd, SEGMENT_HEADER, 0)
+        if len(data) < SEGMENT_HEADER:
+            return False
+        header = format_.parse_segment_header(data)
+        if header is not None and header[1] != self._first:
+            return False
+        self._salt = _salt(EPOCH if header is None else header[0])  # damaged: the records' own checksums decide
+        return True
 
     def _locate(self) -> Gap | None:
         """Open the segment that holds `seq`; a gap when that one is gone and a later one is there."""
@@ -195,7 +289,7 @@ class SpoolReader:
                 self._fd = os.open(_path(self.folder, names[index]), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             except FileNotFoundError:
                 continue  # dropped just now
-            self._first, self._at = names[index], SEGMENT_HEADER
+            self._first, self._at, self._salt = names[index], SEGMENT_HEADER, None
             self._skip(names[index])
         return gap
 
@@ -204,7 +298,7 @@ class SpoolReader:
         while seq < self.seq:
             data = os.pread(self._fd, READ_BYTES, self._at)
             view, at = memoryview(data), 0
-            while seq < self.seq and (size := format_.needed(view, at)):
+            while seq < self.seq and (size := format_.needed(view, at, seq)):
                 at, seq = at + size, seq + 1
             if not at:
                 return  # a position from the future; reading there gives nothing
@@ -251,6 +345,10 @@ def remove_spool(folder: str) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(folder, name))
         os.rmdir(folder)
+
+
+def _salt(epoch: int) -> int:
+    return epoch & 0xFFFFFFFF if epoch != EPOCH else 0
 
 
 def _segments(folder: str) -> list[int]:
