@@ -15,9 +15,11 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
 import towline
+from towline.cli.chat.model import RoomModel
 from towline.cli.chat.screen import ChatApp
 from towline.cli.chat.view import MessageView
 from towline.node import Node
+from towline.services.rooms.messages import Entry
 
 
 def shown(app: ChatApp) -> str:
@@ -181,6 +183,71 @@ def test_unread_counts_and_history_by_scrolling(tmp_path: Path) -> None:
                     assert app.models["lobby"].unread == 0
 
     run(work())
+
+
+def test_a_long_talk_keeps_its_newest_rows_and_the_log_has_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("towline.cli.chat.screen.KEPT_ROWS", 50)
+
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            home = await joined(node, tmp_path / "bob", "bob")
+            async with (
+                towline.connect("home", home=home) as bob,
+                screen(node, tmp_path / "ann", "ann") as (app, pilot),
+            ):
+                room = bob.room("lobby")
+                await room.say("number 1")
+                await sees(app, pilot, "number 1")
+                await room.edit(1, "was changed")
+                await sees(app, pilot, "was changed (edited)")
+                futures = [room.post(f"number {each}") for each in range(3, 451)]
+                await futures[-1]
+                await sees(app, pilot, "number 450")
+                assert len(app.model.rows) <= 50 + 250
+                assert 150 < app.model.oldest < app.model.last == 450
+                laid_out = app.query_one(MessageView)._wrapped.copy()
+                await room.say("one more")
+                await sees(app, pilot, "one more")
+                now = app.query_one(MessageView)._wrapped
+                assert sum(laid_out.get(key) is not strips for key, strips in now.items()) == 1
+                for _ in range(60):
+                    await pilot.press("pageup")
+                    if "was changed" in shown(app):
+                        break
+                    await pilot.pause()
+                await sees(app, pilot, "was changed (edited)")
+                assert [row.seq for row in app.model.rows] == [1, *range(3, 452)]
+                before = shown(app)
+                await room.say("unseen, below")
+                await until(lambda: app.model.last == 452)
+                await pilot.pause()
+                assert shown(app) == before, "who looks back is not moved"
+
+    run(work())
+
+
+def test_what_an_edit_made_of_a_row_comes_back_with_it() -> None:
+    def entry(seq: int, text: str, kind: str = "message", ref: int = 0) -> Entry:
+        return Entry(1, seq, 0.0, "", "bob", kind, text, ref)
+
+    model = RoomModel("lobby", "ann")
+    first = [entry(seq, f"number {seq}") for seq in range(1, 301)]
+    for each in first:
+        model.add(each, seen=True)
+    model.add(entry(301, "changed", "edit", ref=7), seen=True)
+    for seq in range(302, 560):
+        model.add(entry(seq, f"number {seq}"), seen=True)
+        model.trim(280)
+    assert model.oldest > 7
+    assert model.find(7) is None
+    model.prepend([each for each in first if each.seq < model.oldest])
+    row = model.find(7)
+    assert row is not None
+    assert (row.item.text, row.edited) == ("changed", True)
+    model.add(entry(561, "again", "edit", ref=7), seen=True)
+    assert row.item.text == "again"
 
 
 def test_files_go_by_send_and_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,9 @@ from msgspec.structs import replace
 from towline.services.rooms.messages import Entry, Fields, Item, Missed, Signal
 
 TYPING_SHOWN = 4.0  # seconds
+KEPT_ROWS = 1000  # of each room while its end is in sight; what is older is in the room's log
+MOST_ROWS = 5000  # … while somebody looks back
+_AT_ONCE = 250  # rows that are dropped together: what is above all others moves all others
 
 
 @dataclass(slots=True)
@@ -53,7 +56,9 @@ class RoomModel:
     unread: int = 0
     first: int = 0  # the oldest seq that may still be had
     joined: bool = False
-    notes: int = 0
+    full: bool = False  # somebody was told that no more can be shown
+    # What an edit or deletion made of a row. It has no row of its own, so who fetches an older row again needs it.
+    applied: dict[int, Entry] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
@@ -62,8 +67,20 @@ class RoomModel:
 
     @property
     def oldest(self) -> int:
-        """The oldest seq that we have."""
-        return self.rows[0].seq if self.rows else 0
+        """The oldest seq that we have, or know that it cannot be had."""
+        match self.rows[0].item if self.rows else None:
+            case None:
+                return 0
+            case Missed(from_, next_, reason) if from_.epoch == next_.epoch and reason != "retention":
+                return from_.seq
+            case item:
+                return Row(item).seq
+
+    def trim(self, most: int) -> None:
+        """Drop the oldest rows when there are more than `most` and some; they can be fetched again."""
+        if len(self.rows) > most + _AT_ONCE:
+            del self.rows[: len(self.rows) - most]
+            self.applied = {ref: entry for ref, entry in self.applied.items() if entry.seq >= self.oldest}
 
     def add(self, item: Item, *, seen: bool) -> None:
         """A record or gap that has come."""
@@ -86,7 +103,8 @@ class RoomModel:
             row.item for row in self.rows if isinstance(row.item, Entry) and row.item.kind in ("edit", "delete")
         ]
         self.rows[:0] = older.rows
-        for entry in changes:
+        self.applied = older.applied | self.applied
+        for entry in sorted((*changes, *self.applied.values()), key=lambda entry: entry.seq):
             self._changes(entry)
 
     def find(self, seq: int) -> Row | None:
@@ -106,12 +124,15 @@ class RoomModel:
         row = self.find(entry.ref)
         if row is None or not isinstance(row.item, Entry):
             return False
-        if entry.kind == "delete":
+        if entry.kind == "delete" and not row.item.removed:
             row.item = replace(row.item, text="", removed=True)
         elif entry.sender == row.item.sender and not row.item.removed:
             row.item = replace(row.item, text=entry.text)
             row.edited = True
+        else:
+            return True
         row.version += 1
+        self.applied[entry.ref] = entry
         return True
 
     def hear(self, signal: Signal) -> bool:

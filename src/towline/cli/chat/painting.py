@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 from rich.text import Text
@@ -15,8 +16,10 @@ from textual.widgets.option_list import Option
 from towline.base.text import printable
 from towline.cli.chat.model import RoomModel
 from towline.cli.chat.render import note_text, pending_text, row_text
-from towline.cli.chat.view import MessageView
+from towline.cli.chat.view import Block, MessageView
 from towline.client.line import Line
+
+_NOTES = 500  # lines of our own in each room; the oldest go
 
 
 class Painting(App[None]):
@@ -47,7 +50,8 @@ class Painting(App[None]):
         self.current = ""
         self._link = "connected"
         self._activity = ""
-        self._own_notes: dict[str, list[tuple[int, Text]]] = {}  # (behind which seq, text)
+        self._own_notes: dict[str, list[tuple[int, int, str]]] = {}  # (behind which seq, number, text)
+        self._notes = 0
 
     def compose(self) -> ComposeResult:
         yield Static("", id="topic", markup=False)
@@ -80,7 +84,10 @@ class Painting(App[None]):
         model = self.models.get(name)
         behind = model.last if model is not None else 0
         notes = self._own_notes.setdefault(name, [])
-        notes += [(behind, note_text(f"· {printable(line)}")) for line in text.split("\n")]
+        for line in text.split("\n"):
+            self._notes += 1
+            notes.append((behind, self._notes, f"· {printable(line)}"))
+        del notes[:-_NOTES]
         if self.is_running:
             self.show_messages()
 
@@ -117,27 +124,30 @@ class Painting(App[None]):
             f"{name} {min(model.unread, 999)}" if model.unread else name, style="bold" if model.unread else style
         )
 
-    def show_messages(self, *, keep_place: bool = False) -> None:
+    def show_messages(self) -> None:
         if not self.is_running or self.current not in self.models:
             return
         model = self.model
-        notes = list(self._own_notes.get(self.current, ()))
-        blocks: list[tuple[object, Text]] = []
+        notes = list(self._own_notes.get(self.current, ()))[::-1]
+        blocks: list[Block] = []
 
         def notes_upto(seq: float) -> None:
-            while notes and notes[0][0] < seq:
-                blocks.append((("note", id(notes[0][1])), notes.pop(0)[1]))
+            while notes and notes[-1][0] < seq:
+                _, number, text = notes.pop()
+                blocks.append((("note", number), partial(note_text, text)))
 
         for row in model.rows:
-            notes_upto(row.seq)
-            key = (self.current, row.seq, row.version, row.mark)
-            blocks.append((key, row_text(row, self.me)))
+            if notes:
+                notes_upto(row.seq)
+            blocks.append(
+                ((self.current, row.seq, row.item.kind, row.version, row.mark), partial(row_text, row, self.me))
+            )
         notes_upto(float("inf"))
         blocks += [
-            ((pending.id, pending.seq, pending.error), pending_text(pending, self.me))
+            ((pending.id, pending.seq, pending.error), partial(pending_text, pending, self.me))
             for pending in model.pending.values()
         ]
-        self.query_one(MessageView).show(blocks, keep_place=keep_place)
+        self.query_one(MessageView).show(blocks)
         topic = f"{printable(model.name)}  {printable(model.topic)}"
         self.query_one("#topic", Static).update(Text(topic, no_wrap=True, overflow="ellipsis"))
 

@@ -13,14 +13,14 @@ from textual.widgets import Input, OptionList
 from towline.base.errors import Exit, TowlineError
 from towline.base.text import printable
 from towline.cli.chat.commands import Commands
-from towline.cli.chat.model import Pending, RoomModel
+from towline.cli.chat.model import KEPT_ROWS, MOST_ROWS, Pending, RoomModel
 from towline.cli.chat.painting import Painting
 from towline.cli.chat.view import MessageView
 from towline.client.line import Connected, Line, LineEvent, Reconnecting
 from towline.client.rooms import Room
 from towline.client.since import Since
 from towline.journal import Cursor
-from towline.services.rooms.messages import Entry, Item, Signal
+from towline.services.rooms.messages import Item, Missed, Signal
 
 FIRST_PAGE = 200
 PAGE = 200
@@ -59,6 +59,7 @@ class ChatApp(Painting):
         self._first_room, self._since, self._light = room, since, light
         self._following: dict[str, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._unshown: set[str] = set()  # rooms with news
         self._typed = 0.0
         self._here = True
         self._loading = False
@@ -145,11 +146,23 @@ class ChatApp(Painting):
         ):
             shown = model.name == self.current and self._here
             model.add(item, seen=shown or item.next.seq <= behind + 1)
-            if model.name == self.current:
-                self.call_later(self.show_messages)
-                self.call_later(self._mark_read)
-            else:
-                self.call_later(self.show_rooms)
+            looks_back = model.name == self.current and not self.query_one(MessageView).sticks
+            model.trim(MOST_ROWS if looks_back else KEPT_ROWS)
+            self._show_soon(model)
+
+    def _show_soon(self, model: RoomModel) -> None:
+        """What comes in one batch is shown together."""
+        if model.name not in self._unshown:
+            self._unshown.add(model.name)
+            self.call_later(self._show_news, model)
+
+    def _show_news(self, model: RoomModel) -> None:
+        self._unshown.discard(model.name)
+        if model.name == self.current:
+            self.show_messages()
+            self._mark_read()
+        else:
+            self.show_rooms()
 
     def _follow_ended(self, name: str, task: asyncio.Task[None]) -> None:
         if task.cancelled():
@@ -172,15 +185,20 @@ class ChatApp(Painting):
         model, handle = self.model, self.handle
         if self._loading or not model.rows or model.oldest <= max(model.first, 1):
             return
+        if len(model.rows) >= MOST_ROWS:
+            if not model.full:
+                model.full = True
+                self.note(f"No more than {MOST_ROWS} messages are shown here; tow log shows older ones.")
+            return
         self._loading = True
         try:
             begin = max(model.oldest - PAGE, model.first, 1)
             older: list[Item] = [item async for item in handle.history(begin, until=model.oldest)]
-            model.prepend([item for item in older if isinstance(item, Entry)])
-            if not older:
+            model.prepend(older)
+            if not older or (isinstance(older[0], Missed) and older[0].reason == "retention"):
                 model.first = model.oldest
             if model is self.model:
-                self.show_messages(keep_place=True)
+                self.show_messages()
         finally:
             self._loading = False
 

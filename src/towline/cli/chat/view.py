@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import TypeAlias
+
 from rich.console import Console
 from rich.text import Text
 from textual import events
@@ -9,6 +13,8 @@ from textual.geometry import Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+
+Block: TypeAlias = tuple[object, Callable[[], Text]]  # its key, and how to make it; only when it is not known
 
 
 class MessageView(ScrollView, can_focus=False):
@@ -22,8 +28,10 @@ class MessageView(ScrollView, can_focus=False):
 
     def __init__(self, id: str) -> None:  # noqa: A002
         super().__init__(id=id)
-        self._blocks: list[tuple[object, Text]] = []
+        self._blocks: list[Block] = []
         self._wrapped: dict[object, list[Strip]] = {}
+        self._keys: list[object] = []  # of the blocks that are laid out
+        self._starts: list[int] = []  # the first line of each
         self._lines: list[Strip] = []
         self._width = 0
         self._stick = True  # the newest line stays in sight; until somebody scrolls up
@@ -34,17 +42,32 @@ class MessageView(ScrollView, can_focus=False):
         """Whether the newest line is in sight."""
         return self.scroll_offset.y >= self.max_scroll_y - 1
 
-    def show(self, blocks: list[tuple[object, Text]], *, keep_place: bool = False) -> None:
-        """Show these. With `keep_place` what is in sight stays in sight although something comes before it."""
-        before = len(self._lines)
+    @property
+    def sticks(self) -> bool:
+        """Whether the newest line stays in sight, whatever comes."""
+        return self._stick
+
+    def show(self, blocks: list[Block]) -> None:
+        """Show these. What is in sight stays in sight, whatever comes or goes before it; or it is the newest line."""
+        place = None if self._stick else self._place()
         self._blocks = blocks
         self._layout()
-        if keep_place:
-            place = self.scroll_offset.y + len(self._lines) - before
-            self.call_after_refresh(lambda: self.scroll_to(y=place, animate=False, immediate=True))
-        elif self._stick:
+        if self._stick:
             self.to_end()
+        elif place is not None and (line := self._line_of(*place)) is not None:
+            self.call_after_refresh(lambda: self.scroll_to(y=line, animate=False, immediate=True))
         self.refresh()
+
+    def _place(self) -> tuple[object, int] | None:
+        """The block whose line is the uppermost in sight, and which of its lines that is."""
+        at = bisect_right(self._starts, int(self.scroll_offset.y)) - 1
+        return (self._blocks[at][0], int(self.scroll_offset.y) - self._starts[at]) if at >= 0 else None
+
+    def _line_of(self, key: object, line: int) -> int | None:
+        for (each, _), start in zip(self._blocks, self._starts, strict=True):
+            if each == key:
+                return start + line
+        return None
 
     def to_end(self) -> None:
         """Show the newest line, and go on doing so."""
@@ -52,21 +75,30 @@ class MessageView(ScrollView, can_focus=False):
         self.call_after_refresh(lambda: self.scroll_end(animate=False, immediate=True) if self._stick else None)
 
     def _layout(self) -> None:
+        """Lay out from the first block that is another one than before: mostly that is the last."""
         width = max(self.scrollable_content_region.width, 10)
         if width != self._width:
             self._width = width
-            self._wrapped.clear()
-        known, self._wrapped = self._wrapped, {}
-        self._lines = []
-        for key, text in self._blocks:
-            strips = known.get(key)
-            if strips is None:
-                strips = [
+            for each in (self._wrapped, self._keys, self._starts, self._lines):
+                each.clear()
+        keys = [key for key, _ in self._blocks]
+        same = next((at for at, (new, old) in enumerate(zip(keys, self._keys, strict=False)) if new != old), None)
+        if same is None:
+            same = min(len(keys), len(self._keys))
+        gone = self._keys[same:]
+        if same < len(self._keys):
+            del self._lines[self._starts[same] :], self._starts[same:]
+        self._keys = keys
+        for key, text_of in self._blocks[same:]:
+            if (strips := self._wrapped.get(key)) is None:
+                strips = self._wrapped[key] = [
                     Strip(line.render(self._wrapper)).extend_cell_length(width)
-                    for line in text.wrap(self._wrapper, width, tab_size=4)
+                    for line in text_of().wrap(self._wrapper, width, tab_size=4)
                 ]
-            self._wrapped[key] = strips
+            self._starts.append(len(self._lines))
             self._lines += strips
+        for key in set(gone).difference(keys[same:]):
+            self._wrapped.pop(key, None)
         self.virtual_size = Size(width, len(self._lines))
 
     def on_resize(self, event: events.Resize) -> None:
