@@ -18,6 +18,7 @@ from towline.base.limits import FRAME_BODY
 from towline.client.line import Line
 from towline.protocol.codec import Buffer, Header
 from towline.protocol.table import Class, Kind
+from towline.runtime.channel import Channel
 from towline.runtime.lanes import LaneFrame
 from towline.services.files import sources
 from towline.services.files.digests import DigestCache
@@ -192,31 +193,56 @@ def test_a_tree_is_counted_whatever_stands_where_the_counting_begins_anew(
         assert [one.path for one in source.entries(None) if isinstance(one, Entry)] == ["a", "b"]
 
 
-@pytest.mark.parametrize(("overwrite", "ends"), [("always", "done"), ("never", "fail")])
+@pytest.mark.parametrize("kind", ["small", "large", "link"])
+@pytest.mark.parametrize(
+    ("overwrite", "age", "ends"),
+    [("always", 5, "done"), ("never", 5, "fail"), ("older", 1, "done"), ("older", 5, "kept")],
+)
 def test_somebody_writes_the_same_file_into_a_folder_that_was_just_made(
-    town: Town, overwrite: str, ends: str
+    town: Town, kind: str, overwrite: str, age: int, ends: str
 ) -> None:
-    async def work(line: Line) -> Header:
+    """Theirs has the time `age`, ours 3: the flag holds for what came meanwhile, too."""
+    ours = b"o" * (100 * KIB if kind == "large" else 4)
+    theirs = town.share / "t" / "new" / "file"
+
+    async def bring(lane: Channel) -> None:
+        if kind == "large":
+            await lane.send(b"", {"kind": int(Kind.OPEN), "range": {"n": 0, "file": 1, "from": 0, "to": len(ours)}})
+            await lane.send(ours)
+        else:
+            await lane.send(b"", {"kind": int(Kind.OPEN), "range": {"n": 0, "pack": 1}})
+            await lane.send(struct.pack(">QI32s", 1, 4, blake3(ours).digest()) + ours)
+        await lane.send(b"", {"kind": int(Kind.END), "range": {}})
+
+    async def work(line: Line) -> tuple[Header, bytes]:
         connection = await line.connection()
         request = {"service": "files", "op": "put", "transfer": "t1", "share": "files", "path": "t", "kind": "dir"}
         channel = connection.open({**request, "lanes": 1, "overwrite": overwrite}, Class.CHAT)
         await channel.accepted()
         lane = connection.open({"service": "files", "op": "lane", "transfer": "t1", "lane": 1}, Class.BULK)
         await lane.accepted()
-        entries = [Entry("new", "dir", 0, 1, 0o755), Entry("new/file", "file", 4, 1, 0o644)]
-        await channel.send(encode_batch(entries), {"t": "plan", "first": 0})
+        await channel.send(encode_batch([Entry("new", "dir", 0, 1, 0o755)]), {"t": "plan", "first": 0})
+        await channel.receive()
+        entry = Entry("new/file", "file", len(ours), 3, 0o644)
+        if kind == "link":
+            entry = Entry("new/file", "link", 0, 3, 0o777, "ours")
+            write(theirs, b"theirs", mtime=age)
+        await channel.send(encode_batch([entry]), {"t": "plan", "first": 1})
         async for message in channel.messages():
             header = message.header or {}
             if header.get("t") == "want":
-                (town.share / "t" / "new" / "file").write_bytes(b"theirs")
-                await lane.send(b"", {"kind": int(Kind.OPEN), "range": {"n": 0, "pack": 1}})
-                await lane.send(struct.pack(">QI32s", 1, 4, blake3(b"ours").digest()) + b"ours")
-                await lane.send(b"", {"kind": int(Kind.END), "range": {}})
-            elif header.get("t") == "fail" or "packed" in header:
-                return header
+                write(theirs, b"theirs", mtime=age)
+                await bring(lane)
+                if kind == "large":
+                    sent = {"t": "sent", "file": 1, "digest": blake3(ours).hexdigest(), "size": len(ours)}
+                    await channel.send(b"", sent)
+            elif header.get("t") in ("done", "fail"):
+                return header, message.body
         raise AssertionError("no outcome")
 
-    outcome = town.with_line(work)
-    assert outcome["t"] == ends
+    outcome, rows = town.with_line(work)
+    assert outcome["t"] == ("fail" if ends == "fail" else "done")
     assert outcome.get("code", Conflict.code) == Conflict.code
-    assert (town.share / "t" / "new" / "file").read_bytes() == (b"ours" if ends == "done" else b"theirs")
+    assert (b"kept" in rows) == (ends == "kept")
+    now = os.readlink(theirs).encode() if theirs.is_symlink() else theirs.read_bytes()
+    assert now == ((b"ours" if kind == "link" else ours) if ends == "done" else b"theirs")

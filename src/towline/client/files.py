@@ -150,7 +150,7 @@ class FileVerbs(Reach):
         """Download one file to `fd`, in order."""
         from towline.client.get import Get
         from towline.client.transfer import Options
-        from towline.services.files.sinks import StreamSink
+        from towline.services.files.streamsink import StreamSink
 
         share, path = split_share(remote)
         if (await self.stat(remote)).kind != "file":

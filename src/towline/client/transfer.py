@@ -45,7 +45,8 @@ _FRUITLESS = 5  # conversations, or lanes, in a row that ended on an open connec
 
 @dataclass(slots=True)
 class Options:
-    """How to transfer. `rate` in bytes a second (0: no limit), `lanes` None for a good default, fewer where few files may be open."""
+    """How to transfer. `rate` in bytes a second (0: no limit), `lanes` None for a good default; fewer where few files
+    may be open."""
 
     overwrite: str = "never"
     links: str = "skip"

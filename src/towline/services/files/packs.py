@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from blake3 import blake3
 
-from towline.base.errors import BadMessage, ConnectionLost, TowlineError
+from towline.base.errors import BadMessage, Conflict, ConnectionLost, TowlineError
 from towline.base.limits import FRAME_BODY
 from towline.protocol.codec import Header
 from towline.protocol.table import Kind
@@ -106,7 +106,7 @@ class PacksIn:
         return missing
 
     def _publish(self, arrived: list[tuple[int, memoryview, bytes]]) -> None:
-        failed: list[Outcome] = []
+        other: list[Outcome] = []
         batch: list[tuple[Entry, memoryview, bool]] = []
         whole: list[tuple[int, bytes]] = []
         places = self._files.take([(index, len(content)) for index, content, _ in arrived])
@@ -118,17 +118,27 @@ class PacksIn:
                 batch.append((entry, content, replace))
                 whole.append((index, digest))
             else:
-                failed.append(Outcome(index, len(content), "", error=damaged(entry)))
+                other.append(Outcome(index, len(content), "", error=damaged(entry)))
         settled: list[Outcome] = []
-        for (index, digest), one, error in zip(whole, batch, self._sink.publish_small(batch), strict=True):
-            if error is None:
-                settled.append(Outcome(index, len(one[1]), digest.hex()))
-            elif isinstance(error, FATAL):
+        for (index, digest), one, problem in zip(whole, batch, self._sink.publish_small(batch), strict=True):
+            error, note = self._replace_older(one) if isinstance(problem, Conflict) else (problem, "")
+            if isinstance(error, FATAL):
                 raise error
+            if error is None and not note:
+                settled.append(Outcome(index, len(one[1]), digest.hex()))
             else:
-                failed.append(Outcome(index, len(one[1]), "", error=error))
+                other.append(Outcome(index, len(one[1]), "", note, error))
         self._files.voice.settle(settled, True)
-        self._files.voice.settle(failed, False)
+        self._files.voice.settle(other, False)
+
+    def _replace_older(self, one: tuple[Entry, memoryview, bool]) -> tuple[TowlineError | None, str]:
+        """Something came to be in its place meanwhile: why it is not published, or why it need not be."""
+        entry, content, _ = one
+        match self._files.verdict_now(entry):
+            case "keep":
+                return None, "kept"
+            case verdict:
+                return self._sink.publish_small([(entry, content, verdict == "send")])[0], ""
 
 
 def range_frame(lane: Lane) -> LaneFrame | None:

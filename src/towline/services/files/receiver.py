@@ -41,9 +41,8 @@ class Receiver:
     def __init__(self, sink: Sink, voice: Voice, places: Places, *, overwrite: str) -> None:
         self._sink = sink
         self._voice = voice
-        self._overwrite = overwrite
         self._always = overwrite == "always"
-        self._files = Unsettled(sink, voice, places, replace=self._always)
+        self._files = Unsettled(sink, voice, places, overwrite=overwrite)
         self._lanes = Incoming(self._files, PacksIn(self._files, sink))
         self._folders: list[Entry] = []
         self._looking = threading.Lock()  # at what is there; the loop does not wait for that when it is cancelled
@@ -92,20 +91,27 @@ class Receiver:
             return ""
         with self._sink.looking() as existing:
             there = existing(entry)
+        if there is None:
+            try:
+                self._sink.symlink(entry, replace=self._always)
+            except Conflict:
+                there = self._sink.existing(entry)  # it came meanwhile
+            else:
+                return ""
+        return self._replace_by_link(entry, there)
+
+    def _replace_by_link(self, entry: Entry, there: Stat | None) -> str:
         if there is not None and there.kind == "dir":
             raise IsADirectory(f"{quoted(entry.path)} is a folder at the target and a symlink at the source.")
-        if there is None:
-            self._sink.symlink(entry, replace=self._always)
-        elif self._sink.existing_link(entry) != entry.target:
-            match self._verdict(entry, there):
-                case "conflict":
-                    raise _conflict(entry)
-                case "keep":
-                    return "kept"
-                case _:
-                    self._sink.symlink(entry, replace=True)
-        else:
+        if there is not None and self._sink.existing_link(entry) == entry.target:
             return "same"
+        match self._files.verdict(entry, there):
+            case "conflict":
+                raise _conflict(entry)
+            case "keep":
+                return "kept"
+            case _:
+                self._sink.symlink(entry, replace=True)
         return ""
 
     def _look(self, index: int, entry: Entry, there: Stat | None, found: _Found) -> None:
@@ -118,7 +124,7 @@ class Receiver:
         if there is not None:
             if there.kind == "dir":
                 raise IsADirectory(f"{quoted(entry.path)} is a folder at the target and a file at the source.")
-            file.otherwise = self._verdict(entry, there)
+            file.otherwise = self._files.verdict(entry, there)
             if there.kind == "file" and _may_be_same(entry, there):
                 file.size = there.size
                 file.there = self._sink.existing_digest(entry, lambda: self._files.closing)
@@ -142,14 +148,6 @@ class Receiver:
         if file.otherwise == "keep":
             return Outcome(index, file.entry.size, "", "kept")
         return Outcome(index, file.entry.size, "", error=_conflict(file.entry))
-
-    def _verdict(self, entry: Entry, there: Stat) -> str:
-        """What to do when the target has other content."""
-        if self._always:
-            return "send"
-        if self._overwrite == "older":
-            return "send" if there.mtime_ns < entry.mtime_ns else "keep"
-        return "conflict"
 
     # --- what the sender says of single files ---
 

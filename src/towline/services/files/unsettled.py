@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 from towline.base.errors import (
     BadMessage,
+    Conflict,
     DiskError,
     LimitExceeded,
     NoSpace,
@@ -25,6 +26,7 @@ from towline.services.files.names import quoted
 from towline.services.files.places import OPEN_FILES, Places
 from towline.services.files.plan import Entry
 from towline.services.files.sinks import Sink, Writing
+from towline.services.files.tree import Stat
 
 # Outcomes, and whether they are all of files that arrived in a pack as they were sent.
 Settle: TypeAlias = Callable[[list[Outcome], bool], None]
@@ -90,14 +92,15 @@ class Unsettled:
     """Files by their number in the plan. Thread-safe.
 
     A small file that is wanted whole has no `File` until something more is to be kept of it; most never get one.
-    `replace`: whatever has come to be in a file's place meanwhile.
+    `overwrite` also tells what becomes of what has come to be in a file's place meanwhile.
     """
 
-    def __init__(self, sink: Sink, voice: Voice, places: Places, *, replace: bool) -> None:
+    def __init__(self, sink: Sink, voice: Voice, places: Places, *, overwrite: str) -> None:
         self.voice = voice
         self._places = places
         self._sink = sink
-        self._replace = replace
+        self._overwrite = overwrite
+        self._replace = overwrite == "always"
         self._files: dict[int, File | Entry] = {}
         self._turn = threading.Lock()
         self._open = 0
@@ -110,6 +113,16 @@ class Unsettled:
     def closing(self) -> bool:
         """The conversation is over: what is unfinished stays so."""
         return self._closing
+
+    def verdict(self, entry: Entry, there: Stat | None) -> str:
+        """What to do when the target has other content: `send`, `keep` or `conflict`."""
+        if self._overwrite == "older":
+            return "send" if there is None or there.mtime_ns < entry.mtime_ns else "keep"
+        return "send" if self._overwrite == "always" else "conflict"
+
+    def verdict_now(self, entry: Entry) -> str:
+        """The same for a file in whose place something has come to be since that was looked at."""
+        return self.verdict(entry, self._sink.existing(entry))
 
     def add(self, index: int, file: File) -> None:
         with self._turn:
@@ -264,7 +277,7 @@ class Unsettled:
             if digest != file.digest:
                 self._distrust(index, file, writing)
                 return
-            writing.publish(file.entry, file.size, replace=file.replace)
+            note = self._publish(file, writing)
         except (Superseded, *FATAL) as error:
             self.voice.abort(error)
         except TowlineError as error:
@@ -274,8 +287,22 @@ class Unsettled:
                 file.over = True
                 mine = self._files.pop(index, None) is file
             if mine:
-                self._left(index, file, published=True)
-            self.voice.settle([Outcome(index, file.size, digest)], False)
+                self._left(index, file, published=not note)
+            self.voice.settle([Outcome(index, file.size, "" if note else digest, note)], False)
+
+    def _publish(self, file: File, writing: Writing) -> str:
+        """The outcome's note: empty, or `kept` when what came meanwhile stays."""
+        try:
+            writing.publish(file.entry, file.size, replace=file.replace)
+        except Conflict:
+            match self.verdict_now(file.entry):
+                case "conflict":
+                    raise
+                case "keep":
+                    return "kept"
+                case _:
+                    writing.publish(file.entry, file.size, replace=True)
+        return ""
 
     def _distrust(self, index: int, file: File, writing: Writing) -> None:
         """The whole is not what was sent: something was wrong with what was kept. Once more, from nothing."""
