@@ -139,7 +139,11 @@ class FileVerbs(Reach):
                     os.makedirs(local.rstrip("/") or "/", exist_ok=True)
             at = _exactly(target, name, portable=not options.any_names)
             if kind == "dir":
-                at.root.mkdir(at.path, parents=True, exist_ok=True)
+                try:
+                    at.root.mkdir(at.path, parents=True, exist_ok=True)
+                except BaseException:
+                    at.root.close()
+                    raise
             return TreeSink(at.root, at.path, kind=kind, owner="", parts=parts, digests=digests)
 
         return await Get(self, share, path, open_sink, options, on_event).run()

@@ -10,7 +10,7 @@ from towline.client.reach import Reach
 from towline.client.transfer import Options, Transfer, conversation
 from towline.runtime.descriptors import descriptor_limit
 from towline.runtime.pump import Connection
-from towline.runtime.threads import in_thread
+from towline.runtime.threads import in_thread, to_the_end
 from towline.services import requests
 from towline.services.files.conversation import SendingSide, Talk
 from towline.services.files.digests import DigestCache
@@ -46,7 +46,7 @@ class Put(Transfer):
         return self._sender.sent_bytes if self._sender is not None else 0
 
     async def converse(self, connection: Connection) -> None:
-        source = await asyncio.to_thread(self._open_source)
+        source = await to_the_end(self._open_source, undo=lambda source: source.close())
         try:
             await self._converse(connection, source)
         finally:
@@ -54,7 +54,7 @@ class Put(Transfer):
 
     async def _converse(self, connection: Connection, source: Source) -> None:
         if not self.counted:
-            self.started(*await asyncio.to_thread(source.totals))
+            self.started(*await to_the_end(source.totals, stop=source.interrupt))
         self.begin_conversation()
         channel, answer = await self.open(
             connection,

@@ -44,18 +44,27 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     return await done
 
 
-async def to_the_end(function: Callable[[], None]) -> None:
-    """Run a clean-up on a thread and wait for its end even when cancelled; the cancellation goes on afterwards.
+async def to_the_end(
+    function: Callable[[], T],
+    *,
+    stop: Callable[[], object] = lambda: None,
+    undo: Callable[[T], object] = lambda _: None,
+) -> T:
+    """Run `function` on a thread and wait for its end even when cancelled; the cancellation goes on afterwards.
 
-    What comes after it may close what the clean-up works on.
+    For what works on something that is closed behind it, or opens something. When cancelled, `stop` is to bring the
+    end nearer, and `undo` gets the result that nobody takes.
     """
     work = asyncio.ensure_future(in_thread(function))
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
         try:
-            await asyncio.shield(work)
+            await asyncio.wait({work})
         except asyncio.CancelledError as error:
             cancelled = error
-    work.result()
-    if cancelled is not None:
-        raise cancelled
+            stop()
+    if cancelled is None:
+        return work.result()
+    if work.exception() is None:
+        undo(work.result())
+    raise cancelled

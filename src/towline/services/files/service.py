@@ -110,31 +110,35 @@ class FilesService:
         portable = not requests.flag(header, "any_names")
         return self._shares.open(requests.text(header, "share"), grants, write=write, portable=portable)
 
+    async def _root(self, channel: Channel, *, write: bool) -> Root:
+        """The share of a request, opened; whoever is cancelled waits for that, and leaves nothing open."""
+        header, grants = channel.header, _grants(channel)
+        return await to_the_end(lambda: self._open(header, grants, write=write), undo=Root.close)
+
     async def _list(self, channel: Channel) -> None:
         """The entries of a folder, a few hundred in a message; a file is listed as itself."""
-        root = await asyncio.to_thread(self._open, channel.header, _grants(channel), write=False)
-        with root:
+        with await self._root(channel, write=False) as root:
             path = requests.text(channel.header, "path")
-            info = await asyncio.to_thread(root.stat, path)
-            entries = iter([info]) if info.kind != "dir" else await asyncio.to_thread(root.list, path)
+            info = await to_the_end(lambda: root.stat(path))
+            entries = iter([info]) if info.kind != "dir" else await to_the_end(lambda: root.list(path))
             channel.accept({"kind": info.kind})
-            while rows := await asyncio.to_thread(_some_rows, entries):
+            while rows := await to_the_end(lambda: _some_rows(entries)):
                 await channel.send(encode_rows(rows))
 
     # --- transfers ---
 
     async def _put(self, channel: Channel) -> None:
-        header, grants = channel.header, _grants(channel)
+        header = channel.header
         overwrite = _choice(header, "overwrite", OVERWRITE)
         kind = _choice(header, "kind", ("file", "dir"))
         path = requests.text(header, "path")
         transfer = await self._begin(channel)
         async with transfer.turn:
-            root = await asyncio.to_thread(self._open, header, grants, write=True)
+            root = await self._root(channel, write=True)
             sink = TreeSink(root, path, kind=kind, owner=channel.person, parts=self._parts, digests=transfer.digests)
             try:
                 if kind == "dir":
-                    await asyncio.to_thread(root.mkdir, path, parents=True, exist_ok=True)
+                    await to_the_end(lambda: root.mkdir(path, parents=True, exist_ok=True))
                 await self._receive(channel, transfer, sink, overwrite)
             finally:
                 sink.close()
@@ -161,18 +165,20 @@ class FilesService:
             await to_the_end(receiver.close)
 
     async def _get(self, channel: Channel) -> None:
-        header, grants = channel.header, _grants(channel)
+        header = channel.header
         path = requests.text(header, "path")
         links = _choice(header, "links", _LINKS)
         after = requests.text(header, "after", "") or None
         transfer = await self._begin(channel)
         async with transfer.turn:
-            root = await asyncio.to_thread(self._open, header, grants, write=False)
-            source = await asyncio.to_thread(TreeSource, root, path, links=links, digests=transfer.digests)
+            root = await self._root(channel, write=False)
+            source = await to_the_end(
+                lambda: TreeSource(root, path, links=links, digests=transfer.digests), undo=TreeSource.close
+            )
             try:
                 opening: Header = {"kind": source.kind, **top_header(source.top)}
                 if requests.flag(header, "count"):
-                    files, size = await asyncio.to_thread(source.totals)
+                    files, size = await to_the_end(source.totals, stop=source.interrupt)
                     opening |= {"files": files, "bytes": size}
                 await self._send(channel, transfer, source, after, opening)
             finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
@@ -57,7 +57,8 @@ class Source(Protocol):
     def top(self) -> Stat | None: ...
 
     def totals(self) -> tuple[int, int]:
-        """Files and bytes, -1 where they cannot be known. Blocking; before `entries`."""
+        """Files and bytes, -1 where they cannot be known. Blocking; before `entries`. Raises ConnectionLost soon after
+        it was interrupted."""
 
     def entries(self, after: str | None) -> Generator[Entry | Skipped, None, None]: ...
 
@@ -72,7 +73,7 @@ class Source(Protocol):
     def folders(self) -> Folders: ...
 
     def interrupt(self) -> None:
-        """From any thread: whoever waits in a `read_into` gives up; the conversation is over."""
+        """From any thread: whoever waits in `read_into`, or counts, gives up; the conversation is over."""
 
     def close(self) -> None: ...
 
@@ -87,6 +88,7 @@ class TreeSource:
         self._digests = digests
         self._ahead: deque[Entry | Skipped] = deque()
         self._walk: Generator[Entry | Skipped, None, None] | None = None
+        self._interrupted = False
         try:
             self.top = root.stat(path)
         except BaseException:
@@ -97,14 +99,20 @@ class TreeSource:
     def totals(self) -> tuple[int, int]:
         """The beginning of the walk that counts is kept for `entries`: most trees are walked once."""
         self._walk = walk(self._root, self._path, links=self._links)
-        self._ahead.extend(islice(self._walk, _AHEAD))
+        self._ahead.extend(self._while_wanted(islice(self._walk, _AHEAD)))
         files, size = totals(self._ahead)
         if len(self._ahead) == _AHEAD:
             # Behind the last entry: what is skipped may have a name that is no position.
             last = next((one.path for one in reversed(self._ahead) if isinstance(one, Entry)), None)
-            rest = totals(walk(self._root, self._path, links=self._links, after=last))
+            rest = totals(self._while_wanted(walk(self._root, self._path, links=self._links, after=last)))
             files, size = files + rest[0], size + rest[1]
         return files, size
+
+    def _while_wanted(self, entries: Iterable[Entry | Skipped]) -> Iterator[Entry | Skipped]:
+        for one in entries:
+            if self._interrupted:
+                raise ConnectionLost("The conversation is over.")
+            yield one
 
     def entries(self, after: str | None) -> Generator[Entry | Skipped, None, None]:
         begun, self._walk = self._walk, None
@@ -163,7 +171,7 @@ class TreeSource:
         return Folders(self._root)
 
     def interrupt(self) -> None:
-        """A read from disk is never long."""
+        self._interrupted = True  # whoever counts hears of it; a read from disk is never long
 
     def close(self) -> None:
         self._root.close()
