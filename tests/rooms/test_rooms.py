@@ -304,6 +304,16 @@ def test_lines_that_say_nothing_are_paid_for_too(tmp_path: Path) -> None:
     run(work())
 
 
+def _line(**changed: object) -> bytes:
+    right = {"epoch": 1, "seq": 1, "time": 1, "id": "a", "from": "b", "kind": "message", "text": "c"}
+    return json.dumps(right | changed).encode()
+
+
+def test_a_line_with_more_than_we_know_is_read() -> None:
+    assert [each.text for each in parse_lines(_line(time=1.5, later=[1]))] == ["c"]  # type: ignore[union-attr]
+    assert [each.signal for each in parse_lines(b'{"signal":"later","who":7}')] == ["later"]  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -312,6 +322,23 @@ def test_lines_that_say_nothing_are_paid_for_too(tmp_path: Path) -> None:
         b"[" * 100_000,
         b"7",
         b"{}",
+        _line(time=1e300),
+        _line(time=-1),
+        _line(seq="1"),
+        _line(seq=1 << 80),
+        _line(text=None),
+        _line(nick=7),
+        _line(ref=[]),
+        _line(file={"name": "a", "path": "b", "bytes": 10**400}),
+        _line(file={"name": 1, "path": "b", "bytes": 1}),
+        _line(**{"from": "\udc80"}),
+        b'{"gap":"x","from":[1],"to":[1,2]}',
+        b'{"gap":["x"],"from":[1,1],"to":[1,2]}',
+        b'{"signal":"people","people":[{"who":[]}]}',
+        b'{"signal":"people"}',
+        b'{"signal":"presence","who":{}}',
+        b'{"signal":"typing","who":7}',
+        b'{"signal":7}',
     ],
 )
 def test_a_node_that_sends_nonsense_is_said_to(line: bytes) -> None:

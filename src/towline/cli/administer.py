@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +60,11 @@ async def _ask(reach: Line, request: dict[str, Any]) -> Any:
     async with reach as line:
         channel = await line.channel({"service": "admin", **request})
         message = await channel.receive()
+    from towline.client.rows import Audited, ListedPerson, parsed
+
     if message is None:
         raise Unreachable("The node gave no answer.")
-    return json.loads(message.body)
+    return parsed(message.body, {"people": list[ListedPerson], "audit": list[Audited]}.get(str(request["op"]), str))
 
 
 def _do_stopped(data: str, request: dict[str, Any]) -> Any:

@@ -8,12 +8,13 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from towline.base.errors import IsADirectory, NotFound, PathRefused, PeerError, UsageError
+from towline.base.errors import IsADirectory, NotFound, PathRefused, UsageError
 from towline.base.oserrors import oserrors
 from towline.base.text import printable
 from towline.client.events import Done, TransferEvent
 from towline.client.placement import Placements
 from towline.client.reach import Reach, ask
+from towline.client.rows import ListedFile, Share, checked
 from towline.protocol.codec import Header
 from towline.services.files.local import Local, local_source, local_target
 from towline.services.files.messages import decode_rows
@@ -42,8 +43,8 @@ class FileVerbs(Reach):
 
     async def shares(self) -> list[tuple[str, bool]]:
         """The shares that we may see: (name, read-only)."""
-        rows = await _ask(self, {"op": "shares"})
-        return [(printable(str(name)), read_only is True) for name, read_only in rows]
+        rows = checked(await _ask(self, {"op": "shares"}), list[Share])
+        return [(printable(name), read_only) for name, read_only in rows]
 
     async def list(self, remote: str) -> AsyncIterator[Stat]:
         """The entries of a remote folder, by name; a file is listed as itself."""
@@ -53,12 +54,12 @@ class FileVerbs(Reach):
         )
         await channel.accepted()
         async for body in channel:
-            for row in decode_rows(body):
-                yield _stat(row)
+            for row in checked(decode_rows(body), list[ListedFile]):
+                yield Stat(*row)
 
     async def stat(self, remote: str) -> Stat:
         """What a remote path is: name, kind, size, mtime_ns, permission bits. Raises NotFound."""
-        return _stat(await _ask(self, {**_at("stat", remote), "any_names": True}))
+        return Stat(*checked(await _ask(self, {**_at("stat", remote), "any_names": True}), ListedFile))
 
     async def mkdir(self, remote: str, *, parents: bool = False) -> None:
         """Make a remote folder; with `parents` those on the way, too, and it may be there already."""
@@ -232,11 +233,3 @@ async def _ask(line: Reach, request: Header) -> list[Any]:
     """One request, one answer. What only looks is asked again after a cut; what changes something is not."""
     tries = _LOOKS if request["op"] in _LOOKING else 1
     return decode_rows(await ask(line, {"service": "files", **request}, tries=tries))
-
-
-def _stat(row: Any) -> Stat:
-    match row:
-        case [str(name), ("file" | "dir" | "link" | "other") as kind, int(size), int(mtime), int(mode)]:
-            return Stat(name, str(kind), size, mtime, mode)
-        case _:
-            raise PeerError("The node's listing cannot be understood.")

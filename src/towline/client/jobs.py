@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from towline.client.feeding import Feeding
 from towline.client.output import Chunk, Ended, Missing, Result, ended_of, item_of
 from towline.client.reach import Reach
 from towline.client.replay import Replay
+from towline.client.rows import ListedJob, parsed
 from towline.client.taking import Taking
 from towline.protocol.codec import Header
 from towline.protocol.table import Class
@@ -316,7 +316,7 @@ class JobVerbs(Reach):
                 await channel.accepted()
                 rows: list[dict[str, Any]] = []
                 async for body in channel:
-                    rows += _rows_of(body)
+                    rows += parsed(body, list[ListedJob])
                     if len(rows) > _MOST_ROWS:
                         raise PeerError("The node's list of jobs has no end.")
                 return rows
@@ -325,16 +325,6 @@ class JobVerbs(Reach):
                     raise
             finally:
                 channel.end()
-
-
-def _rows_of(body: bytes) -> list[dict[str, Any]]:
-    try:
-        rows = json.loads(body)
-    except (ValueError, RecursionError):
-        rows = None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise PeerError("The node's list of jobs cannot be understood.")
-    return rows
 
 
 async def _feed(job: Job, data: bytes) -> None:

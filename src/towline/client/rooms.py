@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from towline.base.errors import PeerError, TowlineError, UsageError
 from towline.base.ids import encode
+from towline.client import rows
 from towline.client.reach import Reach, ask
 from towline.client.since import Since, position_of
 from towline.journal import Cursor
@@ -45,11 +45,11 @@ class RoomVerbs(Reach):
 
     async def rooms(self) -> list[Fields]:
         """The rooms that we may see: room, topic, private, here (people), last (seq), read (seq)."""
-        return _rows(await ask_rooms(self, {"op": "rooms"}))
+        return await ask_rooms(self, {"op": "rooms"}, list[rows.ListedRoom])  # type: ignore[no-any-return]
 
     async def who(self) -> list[Fields]:
         """Who is in any room: who, state (here, away), nick, since, rooms."""
-        return _rows(await ask_rooms(self, {"op": "who"}))
+        return await ask_rooms(self, {"op": "who"}, list[rows.Present])  # type: ignore[no-any-return]
 
     @property
     def mailing(self) -> Mailing:
@@ -253,19 +253,19 @@ class Room:
 
     async def describe(self) -> Fields:
         """Topic, private, keep, epoch, first and last seq."""
-        return _fields(await self._ask({"op": "describe"}))
+        return await self._ask({"op": "describe"}, rows.DescribedRoom)  # type: ignore[no-any-return]
 
     async def join(self, *, private: bool = False) -> Fields:
         """Make the room where there is none; what it is like."""
-        return _fields(await self._ask({"op": "join", "private": private}))
+        return await self._ask({"op": "join", "private": private}, rows.DescribedRoom)  # type: ignore[no-any-return]
 
     async def who(self) -> list[Fields]:
         """Who is here: who, state (here, away), nick, since."""
-        return _rows(await self._ask({"op": "who"}))
+        return await self._ask({"op": "who"}, list[rows.Present])  # type: ignore[no-any-return]
 
     async def receipts(self, seq: int) -> Fields:
         """What became of a message: accepted, delivered (how many others have it), read (their names)."""
-        return _fields(await self._ask({"op": "receipts", "seq": seq}))
+        return await self._ask({"op": "receipts", "seq": seq}, rows.Receipts)  # type: ignore[no-any-return]
 
     async def topic(self, text: str) -> None:
         """Say what the room is about."""
@@ -277,7 +277,8 @@ class Room:
 
     async def keep(self, *, seconds: float = 0.0, size: int = 0, records: int = 0) -> Fields:
         """How much is kept: by age, bytes, number; 0: the node's default."""
-        return _fields(await self._ask({"op": "keep", "seconds": seconds, "bytes": size, "records": records}))
+        request: Header = {"op": "keep", "seconds": seconds, "bytes": size, "records": records}
+        return await self._ask(request, rows.DescribedRoom)  # type: ignore[no-any-return]
 
     async def invite(self, person: str) -> None:
         """Let somebody into a private room."""
@@ -291,8 +292,8 @@ class Room:
         """Admin: take a message of anybody out of sight."""
         await self._ask({"op": "remove", "seq": seq})
 
-    async def _ask(self, request: Header) -> Any:
-        return await ask_rooms(self._line, {**request, "room": self.name})
+    async def _ask(self, request: Header, kind: Any = Any) -> Any:
+        return await ask_rooms(self._line, {**request, "room": self.name}, kind)
 
 
 class _Reports:
@@ -321,13 +322,9 @@ class _Reports:
             self._timer.cancel()
 
 
-async def ask_rooms(line: Reach, request: Header) -> Any:
-    """One request, one answer. All of them may be asked again after a cut: what they change stays the same."""
-    body = await ask(line, {"service": "rooms", **request}, tries=_LOOKS)
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise PeerError("The node's answer cannot be understood.") from None
+async def ask_rooms(line: Reach, request: Header, kind: Any) -> Any:
+    """One request, and the answer as a `kind`. All may be asked again after a cut: they change nothing twice."""
+    return rows.parsed(await ask(line, {"service": "rooms", **request}, tries=_LOOKS), kind)
 
 
 def _opened_at(opening: Header) -> Header:
@@ -342,15 +339,3 @@ def _after(item: Item) -> Header:
     """The position behind an item; the time of a record tells the node whether it is still the same one."""
     where: Header = {"epoch": item.next.epoch, "seq": item.next.seq}
     return where if isinstance(item, Missed) else {**where, "seen": round(item.time * 1e6)}
-
-
-def _rows(value: Any) -> list[Fields]:
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise PeerError("The node's answer cannot be understood.")
-    return value
-
-
-def _fields(value: Any) -> Fields:
-    if not isinstance(value, dict):
-        raise PeerError("The node's answer cannot be understood.")
-    return value

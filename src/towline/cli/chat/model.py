@@ -13,6 +13,7 @@ from towline.services.rooms.messages import Entry, Fields, Item, Missed, Signal
 TYPING_SHOWN = 4.0  # seconds
 KEPT_ROWS = 1000  # of each room while its end is in sight; what is older is in the room's log
 MOST_ROWS = 5000  # … while somebody looks back
+_SHOWN = 1000  # people; an honest node tells of fewer
 _AT_ONCE = 250  # rows that are dropped together: what is above all others moves all others
 
 
@@ -140,15 +141,16 @@ class RoomModel:
         fields = signal.fields
         match signal.signal:
             case "people":
-                self.people = {str(each["who"]): each for each in fields.get("people", ())}
+                self.people = {each["who"]: each for each in fields["people"][:_SHOWN]}
             case "presence":
-                who = str(fields.get("who", ""))
+                who = fields["who"]
                 if fields.get("state") == "left":
                     self.people.pop(who, None)
-                else:
+                elif who in self.people or len(self.people) < _SHOWN:
                     self.people[who] = fields
             case "typing":
-                self.typing[str(fields.get("who", ""))] = time.monotonic()
+                if len(self.typing) < _SHOWN:
+                    self.typing[fields["who"]] = time.monotonic()
                 return False
             case _:
                 return False

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias, TypedDict, TypeVar
 
-from msgspec import Struct, field
+import msgspec
+from msgspec import Meta, Struct, field
 
 from towline.base.errors import BadMessage, PeerError
 from towline.base.text import printable
@@ -29,20 +30,33 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=
 Fields: TypeAlias = dict[str, Any]
 
 
-class Entry(Struct, frozen=True):
+Seq: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 62)]
+Epoch: TypeAlias = Annotated[int, Meta(ge=0)]
+Moment: TypeAlias = Annotated[float, Meta(ge=0, le=1e11)]  # seconds since 1970, in years that a clock can show
+
+
+class File(TypedDict):
+    """What was uploaded for a room."""
+
+    name: Annotated[str, Meta(max_length=299)]
+    path: Annotated[str, Meta(max_length=4999)]
+    bytes: Seq
+
+
+class Entry(Struct, frozen=True, rename={"sender": "from"}):
     """One record of a room. `time`: seconds since 1970, by the node's clock; `sender` is the node's name for whoever
     said it; `ref`: the seq that an edit or delete refers to; `file`: what was uploaded (name, path, bytes)."""
 
-    epoch: int
-    seq: int
-    time: float
+    epoch: Epoch
+    seq: Seq
+    time: Moment
     id: str
     sender: str
     kind: str
     text: str
-    ref: int = 0
+    ref: Seq = 0
     nick: str = ""
-    file: Fields | None = None
+    file: File | None = None
     removed: bool = False
 
     @property
@@ -183,41 +197,63 @@ def signal_line(signal: str, **fields: object) -> bytes:
 
 
 def parse_lines(body: bytes) -> Iterable[Item | Signal]:
-    """A batch. Raises PeerError."""
+    """A batch. Whoever sent it may be anybody: each field has its type and its range. Raises PeerError."""
     for line in body.split(b"\n"):
         try:
-            yield _parse_line(json.loads(line))
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # int(Infinity), [[[[…
+            yield _parse_line(line)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise PeerError("The node's batch of messages cannot be understood.") from None
 
 
-def _parse_line(fields: Fields) -> Item | Signal:
-    if "seq" in fields:
-        return Entry(
-            int(fields["epoch"]),
-            int(fields["seq"]),
-            float(fields["time"]),
-            str(fields["id"]),
-            str(fields["from"]),
-            str(fields["kind"]),
-            str(fields["text"]),
-            int(fields.get("ref") or 0),
-            str(fields.get("nick") or ""),
-            _file(fields),
-            fields.get("removed") is True,
-        )
-    if "gap" in fields:
-        return Missed(cursor_of(fields["from"]), cursor_of(fields["to"]), str(fields["gap"]))
-    return Signal(str(fields["signal"]), fields)
+def _parse_line(line: bytes) -> Item | Signal:
+    which = _decode(line, _Which)
+    if which.seq is not None:
+        return _decode(line, Entry)
+    if which.gap is not None:
+        gap = _decode(line, _GapLine)
+        return Missed(Cursor(*gap.from_), Cursor(*gap.to), gap.gap)
+    fields: Fields = _decode(line, dict[str, Any])
+    signal = _decode(line, _SignalLine).signal
+    msgspec.convert(fields, _SIGNALS.get(signal, _SignalLine))
+    return Signal(signal, fields)
 
 
-def cursor_of(value: object) -> Cursor:
-    """`[epoch, seq]` as a cursor. Raises TypeError."""
-    match value:
-        case [int(epoch), int(seq)]:
-            return Cursor(epoch, seq)
-        case _:
-            raise TypeError("no cursor")
+_T = TypeVar("_T")
+
+
+def _decode(line: bytes, kind: type[_T]) -> _T:
+    return msgspec.json.decode(line, type=kind)
+
+
+class _Which(Struct):
+    seq: Any = None
+    gap: Any = None
+
+
+class _GapLine(Struct):
+    gap: str
+    from_: tuple[Epoch, Seq] = field(name="from")
+    to: tuple[Epoch, Seq]
+
+
+class _SignalLine(Struct):
+    signal: str
+
+
+class _Somebody(Struct):
+    who: str
+    state: str = "here"
+
+
+class _People(Struct):
+    people: list[_Somebody]
+
+
+class _Typing(Struct):
+    who: str
+
+
+_SIGNALS: dict[str, Any] = {"people": _People, "presence": _Somebody, "typing": _Typing}
 
 
 # --- fields ---
