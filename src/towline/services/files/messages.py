@@ -1,18 +1,10 @@
 """The talk beside the lanes: what sender and receiver of a transfer say to each other on its stream.
 
-The sender walks its tree and says `plan`, a batch of entries at a time; the receiver looks at what it has and answers
-with verdicts; files travel over lanes; each entry ends in exactly one outcome, `done` or `fail`, said by the receiver
-once it is durable. Nothing of this is state that must survive a cut: a new conversation begins behind the last entry
-of the plan before which all have their outcome, and asks again for what is missing.
-
     sender → receiver   plan, skipped, planned, same, differs, sent, gone, lane-over
     receiver → sender   want, resume, have, restarted, kept, done, fail, lane-over
 
-Small files travel in packs of many, and the outcome of a pack that arrived as it was sent is only its files' numbers:
-the sender knows what it sent.
-
-A client also asks for a `ticket` when it wants another lane, and gets one. A message is a JSON header with the type
-in `t`; lists that may be long are JSON in the body.
+A message is a JSON header with the type in `t`; lists that may be long are JSON in the body. What each of them says,
+with an example, stands in docs/reference/files-conversation.md.
 """
 
 from __future__ import annotations

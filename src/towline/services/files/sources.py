@@ -57,8 +57,10 @@ class Source(Protocol):
     def top(self) -> Stat | None: ...
 
     def totals(self) -> tuple[int, int]:
-        """Files and bytes, -1 where they cannot be known. Blocking; before `entries`. Raises ConnectionLost soon after
-        it was interrupted."""
+        """Files and bytes, -1 where they cannot be known. Blocking; before `entries`.
+
+        Raises ConnectionLost soon after it was interrupted.
+        """
 
     def entries(self, after: str | None) -> Generator[Entry | Skipped, None, None]: ...
 
