@@ -12,11 +12,12 @@ from tests.jobs.kit import Place
 from tests.jobs.terminals import Make, Terminal, job_of, needs
 from tests.kit import finished, run
 
-from towline.base.errors import PeerError
+from towline.base.errors import LimitExceeded, PeerError
+from towline.cli.terminal import parsing
 from towline.cli.terminal.joining import bring_up
 from towline.cli.terminal.model import Screen
 from towline.cli.terminal.painting import paint
-from towline.cli.terminal.parsing import Interpreter
+from towline.cli.terminal.parsing import SCREEN_WORK, Interpreter
 from towline.cli.terminal.pens import PLAIN, changed
 from towline.client.output import Chunk
 from towline.client.replay import Replay
@@ -116,6 +117,19 @@ def test_a_node_that_sends_a_screen_without_end_is_left() -> None:
     with pytest.raises(PeerError, match="more for a screen"):
         for _ in range(10_000):
             replay.take(Message(b"", {"screen": [24, 80]}))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"\x1b[2J", b"\x1b#8", b"\x1b[9999T", b"\x1b[99L", b"\n", b"a\x1b[9999b", b"\x1b[I", b"\x1bc", b"\0", b""],
+)
+def test_a_node_that_sends_a_screen_of_endless_work_is_left(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = [((60, 200), (b"\x1b[H\x1b[2J" + b"x" * 1000) * 500), ((24, 80), b"line\r\n" * 20_000)]
+    bring_up(Replay(honest, (60, 200), b"", True), 60, 200)
+    monkeypatch.setattr(parsing, "SCREEN_WORK", SCREEN_WORK._replace(value=10**7))
+    parts = [((1000 - number % 2 * 999, 1000), said * 100) for number in range(10 if said else 100)]
+    with pytest.raises(LimitExceeded, match="screen_work"):
+        bring_up(Replay([*parts, *([((24, 80), said * 20_000)] if said else [])], (24, 80), b"", True), 24, 80)
 
 
 def test_a_painted_screen_is_the_same_screen() -> None:

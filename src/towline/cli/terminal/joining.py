@@ -12,7 +12,9 @@ _MOST = 1000  # rows and columns; a peer's numbers must not cost memory without 
 
 
 def bring_up(replay: Replay, rows: int, columns: int) -> bytes:
-    """What paints the job's screen on a fresh terminal of that size; cut to what fits."""
+    """What paints the job's screen on a fresh terminal of that size; cut to what fits.
+
+    Raises LimitExceeded when that costs more time than an honest screen does."""
     first = replay.parts[0][0] if replay.parts else replay.size
     interpreter = Interpreter(Screen(*_sane(first)))
     screen = interpreter.screen

@@ -8,9 +8,16 @@ import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 
-from towline.cli.terminal.model import Place, Screen
+from towline.base.limits import Limit
+from towline.cli.terminal.model import TOKEN_WORK, Place, Screen
 from towline.cli.terminal.pens import changed
 
+SCREEN_WORK = Limit(
+    "screen_work",
+    10**9,
+    "cells",
+    "made or moved for a newcomer's screen: seconds of its client's time",
+)
 _CARRY = 64 * 1024  # a longer sequence that is not finished is given up
 _MOST = 9999  # of a parameter
 _LONGEST = 1000  # digits and separators of one sequence; int() itself refuses 4,301 digits
@@ -40,11 +47,13 @@ class Interpreter:
         self._last = ""  # what REP repeats: the character right before it
 
     def feed(self, data: bytes) -> None:
-        """These bytes come next."""
+        """These bytes come next. Raises LimitExceeded."""
         text = self._carry + self._decoder.decode(data)
         at = 0
         self._carry = ""
+        self._spend(len(text))
         while at < len(text):
+            self._spend(TOKEN_WORK)
             token = _TOKEN.match(text, at)
             if token is not None:
                 self._do(token)
@@ -54,6 +63,12 @@ class Interpreter:
                 return
             else:
                 at += 1
+
+    def _spend(self, work: int) -> None:
+        """So much more is done. Raises LimitExceeded: four bytes may erase a million cells."""
+        self.screen.work += work
+        if self.screen.work > SCREEN_WORK.value:
+            SCREEN_WORK.check(self.screen.work, what="what the node sends to bring a screen up")
 
     def _do(self, token: re.Match[str]) -> None:
         if token["text"] is None and token["final"] != "b":
@@ -140,6 +155,7 @@ class Interpreter:
         screen = self.screen
         screen.top, screen.bottom = 0, screen.rows - 1
         screen.cursor = Place(sets=screen.cursor.sets)
+        screen.work += screen.rows * screen.columns
         for line in screen.lines:
             line[:] = [("E", screen.cursor.pen)] * screen.columns
 
