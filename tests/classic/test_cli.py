@@ -277,6 +277,8 @@ def test_the_secret_is_checked_both_ways(tmp_path: Path) -> None:
         ["serve", "upper", "--tcp", ":0", "--sink"],
         ["serve", "upper", "--tcp", ":0", "--encoding", "klingon"],
         ["serve", "upper", "--tcp", ":0", "--encoding", "hex"],
+        ["serve", "upper", "--tcp", ":0", "--encoding", "undefined"],
+        ["serve", "upper", "--tcp", ":0", "--encoding", "idna"],
         ["serve", "upper", "--unix", "/tmp/" + "x" * 200],
         ["serve", "int32", "--udp", ":0"],
         ["serve", "shell", "--tcp", ":0"],
@@ -368,6 +370,31 @@ def test_a_reader_of_the_servers_output_may_leave() -> None:
                 client.send(b"x")
                 assert client.recv(10) == b"X"
         server.process.stdout = None
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_that_left_costs_no_descriptor_with_each_event(stream: str) -> None:
+    code = """
+import os, sys
+from towline.cli.classic_serve import Reporter
+from towline.cli.output import Output
+
+report = Reporter(Output(json=False))
+report("error", message="x")
+report("stopped")
+before = len(os.listdir("/proc/self/fd"))
+for _ in range(20):
+    report("error", message="x")
+    report("stopped")
+sys.exit(len(os.listdir("/proc/self/fd")) - before)
+"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    to: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: writing}
+    done = subprocess.run([TOW[0], "-c", code], check=False, timeout=DEADLINE, **to)
+    os.close(writing)
+    other = done.stderr if stream == "stdout" else done.stdout
+    assert (done.returncode, other.count(b"\n")) == (0, 21)
 
 
 def test_the_reference_page_has_every_dialect_and_every_limit() -> None:

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from towline.base.errors import Exit
+from towline.base.errors import DiskError, Exit
 from towline.cli.main import main
 from towline.lab.exhibits import NAMES
 
@@ -92,6 +92,16 @@ def test_a_picture_that_cannot_be_written_is_one_sentence(tmp_path: Path, capsys
     error = capsys.readouterr().err
     assert "could not be written" in error
     assert error.count("\n") == 1
+
+
+def test_a_folder_for_pictures_that_cannot_be_made_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["lab", "all", "--svg", str(tmp_path / "file" / "in")]) == DiskError.exit_status
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert "could not be made" in said.err
 
 
 def test_an_unknown_exhibit_is_a_sentence_and_status_4(capsys: pytest.CaptureFixture[str]) -> None:

@@ -190,13 +190,46 @@ def test_every_kind_is_explained_in_both_languages() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"hello", b"{}", b"[1]", b'{"event":"tap"}\n7', b"\xff\xfe", b'{"event":"tap"}\n{}']
+    "content",
+    [
+        b"",
+        b"hello",
+        b"{}",
+        b"[1]",
+        b'{"event":"tap"}\n7',
+        b"\xff\xfe",
+        b'{"event":"tap"}\n{}',
+        b'{"event":"tap"}\n' + b"[" * 100_000,
+        b'{"event":"tap"}\n{"event":"left-out","events":1e999}',
+        (
+            b'{"event":"tap"}\n{"event":"connection","connection":1,"role":"","peer":""}\n'
+            b'{"event":"over","connection":1,"at":NaN}'
+        ),
+    ],
 )
 def test_what_is_no_recording_is_refused_in_a_sentence(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(content)
     with pytest.raises(UsageError, match="no recording"):
         tapped.load(str(path))
+
+
+def test_a_recording_of_somebody_else_says_nothing_to_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.tap"
+    bad = "\x1b[2J"
+    frame = {"event": "frame", "at": 0.1, "connection": 1, "sender": bad, "kind": bad, "stream": 0, "flags": [bad]}
+    events: list[dict[str, Any]] = [
+        {"event": "tap", "payload": True},
+        {"event": "connection", "at": 0, "connection": 1, "role": bad, "peer": bad},
+        frame | {"start": 0, "size": 1, "body_size": 1, "text": bad},
+        {"event": "over", "at": 0.2, "connection": 1, "name": bad, "reason": bad},
+    ]
+    path.write_text("\n".join(map(json.dumps, events)))
+    assert main(["lab", "show", str(path), "--svg", str(tmp_path / "x.svg")]) == Exit.OK
+    assert "\x1b" not in capsys.readouterr().out
+    assert "\x1b" not in (tmp_path / "x.svg").read_text()
 
 
 def test_a_missing_recording_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

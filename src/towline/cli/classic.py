@@ -124,8 +124,8 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(f"{shown} is for {', '.join(dialects)}, not for {args.dialect}.")
     try:
         codecs.lookup(args.encoding)
-        "".encode(args.encoding)
-    except LookupError:
+        "é".encode(args.encoding, "replace").decode(args.encoding, "replace")
+    except (LookupError, UnicodeError):
         raise UsageError(f"There is no text encoding {args.encoding!r}.") from None
     args.endian = args.endian or "little"
     args.ack = "ok" if args.ack is None else args.ack

@@ -8,7 +8,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 from towline.base.errors import DiskError, UsageError
 from towline.base.quantity import format_size, parse_duration, parse_size
@@ -124,7 +124,8 @@ class Reporter:
         try:
             self._print(event, fields)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _let_go(sys.stdout)
+            _let_go(sys.stderr)
 
     def _print(self, event: str, fields: dict[str, Any]) -> None:
         self._out.event(event, **fields)
@@ -135,6 +136,16 @@ class Reporter:
         if not self._out.json:
             shown = _LINES.get(event, _plain)(fields)
             (self._out.note if event in {"error", "notice"} else self._out.line)(shown)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Nobody reads it any more, if that is so: what it holds and what will be said there goes nowhere."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _plain(fields: dict[str, Any]) -> str:

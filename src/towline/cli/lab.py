@@ -23,6 +23,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from towline.base.errors import DiskError, Exit, TowlineError
+from towline.base.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -114,7 +115,10 @@ def _all(args: argparse.Namespace, out: Output, lang: str) -> int:
     from towline.lab.exhibits import NAMES
 
     if args.svg:
-        os.makedirs(args.svg, exist_ok=True)
+        try:
+            os.makedirs(args.svg, exist_ok=True)
+        except OSError as error:
+            raise DiskError(f"{printable(args.svg)} could not be made: {error.strerror}.") from None
     failures: list[tuple[str, TowlineError]] = []
     for name in NAMES:
         try:
@@ -165,7 +169,7 @@ def _write_svg(path: str, recording: Recording, lang: str) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(svg.draw(recording, lang))
     except OSError as error:
-        raise DiskError(f"{path} could not be written: {error.strerror}.") from None
+        raise DiskError(f"{printable(path)} could not be written: {error.strerror}.") from None
 
 
 def _events(out: Output, recording: Recording, verdict: Text, lang: str, code: str) -> None:

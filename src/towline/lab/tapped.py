@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,12 +33,12 @@ def load(path: str) -> Recording:
         if not events or events[0].get("event") != "tap":
             raise ValueError("no tap")
         return recording(events, name="tap")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise UsageError(f"{printable(path)} is no recording of a tap.") from None
 
 
 def recording(events: Iterable[Mapping[str, Any]], *, name: str) -> Recording:
-    """Scenes from a tap's events. Raises KeyError, TypeError or ValueError for what no tap wrote."""
+    """Scenes from a tap's events. Raises KeyError, TypeError, ValueError or OverflowError for what no tap wrote."""
     connections: dict[int, _Connection] = {}
     payload, left_out = False, 0
     for event in events:
@@ -108,17 +109,19 @@ class _Connection:
 
     def take(self, event: Mapping[str, Any]) -> None:
         kind, at = event["event"], float(event["at"])
+        if not math.isfinite(at):
+            raise ValueError("no time")
         if kind == "over":
             why = printable(str(event.get("reason") or ""))
             text: Text = {"en": why, "zh": why} if why else _OVER
-            self.ending = Event(at, "client", "remark", detail=str(event.get("name") or ""), text=text)
+            self.ending = Event(at, "client", "remark", detail=printable(str(event.get("name") or "")), text=text)
         elif kind == "preface":
             self.runs.append(_Run(at, self._sender(event), "TOWLINE", 0, 0, "", 1, 8))
         elif kind == "frame":
             self._frame(event, at)
 
     def _frame(self, event: Mapping[str, Any], at: float) -> None:
-        sender, name, stream = self._sender(event), str(event["kind"]), int(event["stream"])
+        sender, name, stream = self._sender(event), printable(str(event["kind"]), limit=20), int(event["stream"])
         key = (sender, name, stream)
         bulk = name in _BULK and "{" not in str(event["text"])  # a header says something of its own
         if not bulk:
