@@ -129,11 +129,15 @@ def test_a_segment_cut_short_or_taken_away_is_a_named_gap(tmp_path: Path) -> Non
     journal.close()
 
 
-def test_a_last_segment_without_header_begins_a_new_epoch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("creating", [False, True], ids=["alone", "before one that was being created"])
+def test_a_last_segment_without_header_begins_a_new_epoch(tmp_path: Path, creating: bool) -> None:
+    """What its readers have seen has the numbers that would be given again."""
     filled(tmp_path / "log", 100, Options(segment_bytes=1000))
     last = last_segment(tmp_path / "log")
     first_lost = int(last.stem)
     last.write_bytes(bytes(last.stat().st_size))
+    if creating:
+        (tmp_path / "log" / f"{101:020d}.log").write_bytes(b"TOW")
     journal = Journal.open(str(tmp_path / "log"))
     assert journal.append(1, b"1000.").result(20) > first_lost
     assert numbers(everything(journal)) == [*range(first_lost - 1), "restored", 1000]
@@ -149,6 +153,19 @@ def test_a_crash_while_a_segment_was_created_costs_nothing(tmp_path: Path) -> No
         assert journal.append(1, b"3.").result(20) == 4
         assert numbers(everything(journal)) == [0, 1, 2, 3]
         journal.close()
+
+
+@pytest.mark.parametrize("field", [60, 64], ids=["places", "ids"])
+def test_an_index_that_says_it_is_huge_only_costs_a_scan(tmp_path: Path, field: int) -> None:
+    filled(tmp_path / "log", 600, Options(segment_bytes=4000))
+    index = min((tmp_path / "log").glob("*.idx"))
+    with index.open("r+b") as file:
+        file.seek(field)
+        file.write(b"\xff" * 4)
+    journal = Journal.open(str(tmp_path / "log"))
+    assert numbers(everything(journal)) == list(range(600))
+    assert journal.append(1, b"0." + b"x" * 20, id=b"id0").result(20) == 1, "its ids are known"
+    journal.close()
 
 
 def test_a_lost_catalogue_and_lost_indexes_are_rebuilt(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
+from typing import IO, Any
 from zlib import crc32
 
 from towline.base.limits import KIB, MIB
@@ -275,6 +276,8 @@ class Segment:
             with open(self.index_path, "rb") as file, SHARED.use(self.path) as descriptor:
                 head = file.read(_INDEX.size)
                 values = _INDEX.unpack(head)
+                if not _is_long_enough(file, values):
+                    return False
                 rest = file.read(values[8] * 16 + _CRC.size)
                 size = os.fstat(descriptor).st_size
         except (OSError, struct.error):
@@ -323,12 +326,20 @@ def _index_bytes(head: bytes, table: IdTable) -> bytes:
     return head + _CRC.pack(crc32(head)) + ids + _CRC.pack(crc32(ids))
 
 
+def _is_long_enough(file: IO[bytes], values: tuple[Any, ...]) -> bool:
+    """Whether it can hold what its head says, before room is made for that."""
+    needed: int = _INDEX.size + values[8] * 16 + values[9] * 16 + 2 * _CRC.size
+    return os.fstat(file.fileno()).st_size >= needed
+
+
 def load_ids(path: str, salt: bytes) -> IdTable | None:
     """The ids in an index file, None when it is damaged or of another log."""
     try:
         with open(path, "rb") as file:
             head = file.read(_INDEX.size)
             values = _INDEX.unpack(head)
+            if not _is_long_enough(file, values):
+                return None
             file.seek(values[8] * 16 + _CRC.size, os.SEEK_CUR)
             table = file.read(values[9] * 16 + _CRC.size)
     except (OSError, struct.error):

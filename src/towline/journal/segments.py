@@ -271,12 +271,13 @@ def _segments_in(folder: str) -> tuple[list[Segment], int]:
         segment = Segment.load(path)
         if segment is not None:
             found.append(segment)
+            damaged = 0
         elif name == names[-1] and os.stat(path).st_size <= SEGMENT_HEADER:
             os.unlink(path)
         else:
             os.rename(path, path + ".damaged")
             stem = name.removesuffix(SUFFIX)
-            damaged = int(stem) if name == names[-1] and stem.isdigit() else 0
+            damaged = int(stem) if stem.isascii() and stem.isdigit() else 0
     return found, damaged
 
 
