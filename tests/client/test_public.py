@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
-import re
 import signal
 import subprocess
 import sys
@@ -189,28 +188,36 @@ def test_a_callback_cannot_wait_for_its_own_loop(home: str) -> None:
 
 
 def test_an_interrupt_ends_the_wait_and_cancels_the_work(home: str) -> None:
-    cancelled = threading.Event()
+    cancelled, heard = threading.Event(), threading.Event()
+    main = threading.main_thread().ident or 0
+
+    def interrupted(number: int, frame: object) -> None:
+        if not heard.is_set():
+            heard.set()
+            raise KeyboardInterrupt
+
+    def pressed() -> bool:
+        # CPython overlooks a signal that comes right before the main thread falls asleep in the lock: until the next.
+        signal.pthread_kill(main, signal.SIGINT)
+        return heard.is_set()
 
     async def work() -> None:
-        # Not before it is asleep in the lock: CPython overlooks a signal that comes just before. Whoever merely waits
-        # for its turn in the interpreter would be switched to between two looks.
-        looks: list[str] = []
-        while len(looks) < 20 or set(looks[-20:]) != {looks[-1]} or "(sleeping)" not in looks[-1]:
-            status = Path(f"/proc/self/task/{threading.main_thread().native_id}/status").read_text()
-            looks.append("".join(re.findall(r"State.*|^voluntary.*", status, re.MULTILINE)))
-            await asyncio.sleep(0)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         try:
+            await kit.until(pressed, "the main thread hears it")
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
             cancelled.set()
             raise
 
-    with towline.sync.connect("home", home=home) as line:
-        with pytest.raises(KeyboardInterrupt):
-            line._run(work())
-        assert cancelled.wait(kit.DEADLINE)
-        assert line.shares(), "the line is none the worse"
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        with towline.sync.connect("home", home=home) as line:
+            with pytest.raises(KeyboardInterrupt):
+                line._run(work())
+            assert cancelled.wait(kit.DEADLINE)
+            assert line.shares(), "the line is none the worse"
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_work_that_was_cancelled_says_so(home: str) -> None:
