@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -56,6 +57,18 @@ def test_a_shell_types_resizes_and_ends_with_its_status(place: Place, terminals:
     terminal.shows("all of it\nhere$")
     terminal.type("exit 5\n")
     assert "NDELAY" not in terminal.shows("left with 5\n")  # what a shell says about a terminal that does not block
+
+
+@needs_tmux
+def test_the_events_of_a_shell(place: Place, terminals: Make) -> None:
+    terminal = terminals("shell", "home", "--json", "--", "sh", "-c", "printf 'raw\\n'; exit 5")
+    said = terminal.shows("left with 5").replace("\n", "")  # the lines are longer than the terminal is wide
+    found = [json.loads(each) for each in re.findall(r"\{.*?\}", said)]
+    assert [(each["event"], each.get("status"), each.get("signal")) for each in found] == [
+        ("started", None, None),
+        ("exit", 5, None),
+    ]
+    assert {"job", "timed_out", "left_open"} <= set(found[1])
 
 
 @needs_tmux

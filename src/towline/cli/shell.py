@@ -83,6 +83,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _shell(args: argparse.Namespace, out: Output) -> int:
+    from towline.cli.jobbing import tell_end
     from towline.client.connect import connect
 
     bar = _Bar()
@@ -100,7 +101,8 @@ async def _shell(args: argparse.Namespace, out: Output) -> int:
         out.event("detached", job=job.id)
         out.note(f"Left running; come back with: tow shell {printable(args.alias)} --attach {job.id}")
         return Exit.OK
-    out.event("exit", job=job.id, status=status)
+    if job.ended is not None:
+        tell_end(job.id, job.ended, out)
     return status
 
 
