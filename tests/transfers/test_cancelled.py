@@ -12,7 +12,8 @@ import pytest
 from tests.kit import until
 from tests.transfers.kit import Town, write
 
-from towline.base.errors import ConnectionLost
+from towline.base.errors import ConnectionLost, NotFound
+from towline.base.limits import STREAMS
 from towline.client.line import Line
 from towline.client.put import Put
 from towline.client.transfer import Options
@@ -87,6 +88,20 @@ class SlowShares(Shares):
         self.opening.set()
         self.may.wait(20)
         return super().open(*args, **options)
+
+
+def test_gets_that_fail_on_this_side_leave_no_stream_open(town: Town, tmp_path: Path) -> None:
+    """Of its streams, and of a person's tickets, one was lost with each."""
+    write(town.share / "file", b"content")
+
+    async def work(line: Line) -> None:
+        for _ in range(STREAMS.value + 2):
+            with pytest.raises(NotFound):
+                await line.get("files/file", str(tmp_path / "none" / "file"))
+        await line.get("files/file", str(tmp_path / "file"))
+
+    town.with_line(work)
+    assert (tmp_path / "file").read_bytes() == b"content"
 
 
 @pytest.mark.parametrize("op", ["get", "put", "list"])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from towline.base.errors import PeerError
 from towline.client.events import TransferEvent
 from towline.client.reach import Reach
-from towline.client.transfer import Options, Transfer, conversation
+from towline.client.transfer import Options, Transfer, conversation, no_stream_left
 from towline.protocol.codec import Header
 from towline.runtime.descriptors import descriptor_limit
 from towline.runtime.pump import Connection
@@ -16,6 +16,7 @@ from towline.services import requests
 from towline.services.files.conversation import ReceivingSide, Talk
 from towline.services.files.messages import top_entry
 from towline.services.files.places import Places, receiver_places
+from towline.services.files.plan import Entry
 from towline.services.files.receiver import Receiver
 from towline.services.files.sinks import Sink
 from towline.services.files.unsettled import Tally, Voice
@@ -50,26 +51,9 @@ class Get(Transfer):
         self.begin_conversation()
         self._tally_before = self._tally.received - self._tally.wasted
         places = receiver_places(descriptor_limit(), self.lanes)
-        request: Header = {
-            "share": self._share,
-            "path": self._path,
-            "links": self.options.links,
-            "any_names": self.options.any_names,
-            "lanes": self.lanes,
-            "rate": self.options.rate,
-            "open": places.begun,
-            "count": not self.counted,
-        }
-        if self.books.after is not None:
-            request["after"] = self.books.after
-        channel, answer = await self.open(connection, request)
-        if not self.counted:
-            self.started(requests.number(answer, "files", 0), requests.number(answer, "bytes", 0))
-        kind = requests.text(answer, "kind")
-        if kind not in ("file", "dir", "link"):
-            raise PeerError("The node sends something that is neither a file nor a folder.")
-        top = top_entry(answer) if kind == "dir" else None
-        sink = self._open_sink(kind)
+        channel, answer = await self.open(connection, self._request(places))
+        with no_stream_left(channel):
+            sink, top = self._begin(answer)
         talk = Talk(channel)
         side = ReceivingSide(
             talk,
@@ -93,6 +77,30 @@ class Get(Transfer):
         finally:
             self.in_flight()
             sink.close()
+
+    def _request(self, places: Places) -> Header:
+        after = {} if self.books.after is None else {"after": self.books.after}
+        return {
+            "share": self._share,
+            "path": self._path,
+            "links": self.options.links,
+            "any_names": self.options.any_names,
+            "lanes": self.lanes,
+            "rate": self.options.rate,
+            "open": places.begun,
+            "count": not self.counted,
+            **after,
+        }
+
+    def _begin(self, answer: Header) -> tuple[Sink, Entry | None]:
+        """Where it goes, and what the whole is, if it is a folder."""
+        if not self.counted:
+            self.started(requests.number(answer, "files", 0), requests.number(answer, "bytes", 0))
+        kind = requests.text(answer, "kind")
+        if kind not in ("file", "dir", "link"):
+            raise PeerError("The node sends something that is neither a file nor a folder.")
+        top = top_entry(answer) if kind == "dir" else None
+        return self._open_sink(kind), top
 
     def _receiver(self, sink: Sink, talk: Talk, side: ReceivingSide, places: Places) -> Receiver:
         def say(header: Header, body: bytes) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from towline.client.events import TransferEvent
 from towline.client.reach import Reach
-from towline.client.transfer import Options, Transfer, conversation
+from towline.client.transfer import Options, Transfer, conversation, no_stream_left
+from towline.protocol.codec import Header
 from towline.runtime.descriptors import descriptor_limit
 from towline.runtime.pump import Connection
 from towline.runtime.threads import in_thread, to_the_end
@@ -52,33 +53,29 @@ class Put(Transfer):
         finally:
             source.close()
 
+    def _request(self, source: Source) -> Header:
+        return {
+            "share": self._share,
+            "path": self._path,
+            "kind": source.kind,
+            "overwrite": self.options.overwrite,
+            "any_names": self.options.any_names,
+            "lanes": self.lanes,
+            **top_header(source.top),
+        }
+
     async def _converse(self, connection: Connection, source: Source) -> None:
         if not self.counted:
             self.started(*await to_the_end(source.totals, stop=source.interrupt))
         self.begin_conversation()
-        channel, answer = await self.open(
-            connection,
-            {
-                "share": self._share,
-                "path": self._path,
-                "kind": source.kind,
-                "overwrite": self.options.overwrite,
-                "any_names": self.options.any_names,
-                "lanes": self.lanes,
-                **top_header(source.top),
-            },
-        )
+        channel, answer = await self.open(connection, self._request(source))
         self.note_tally(answer.get("tally"))
-        talk = Talk(channel)
         ours = sender_places(descriptor_limit())
-        sender = Sender(
-            source,
-            talk.say,
-            after=self.books.after,
-            lanes=self.lanes,
-            pace=Pace(self.options.rate),
-            places=min(ours, requests.number(answer, "open", ours, least=1)),
-        )
+        with no_stream_left(channel):
+            places = min(ours, requests.number(answer, "open", ours, least=1))
+        talk = Talk(channel)
+        pace = Pace(self.options.rate)
+        sender = Sender(source, talk.say, after=self.books.after, lanes=self.lanes, pace=pace, places=places)
         self._sender = sender
         side = SendingSide(
             talk,

@@ -6,7 +6,8 @@ import asyncio
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -271,14 +272,15 @@ class Transfer(ABC):
     async def open(self, connection: Connection, request: Header) -> tuple[Channel, Header]:
         """Open the transfer's stream and wait until the node takes it."""
         channel = connection.open({"service": "files", "op": self.verb, "transfer": self.id, **request}, Class.CHAT)
-        answer = await channel.accepted()
-        tickets = answer.get("tickets")
-        for row in tickets if isinstance(tickets, list) else []:
-            match row:
-                case [int(number), str(ticket)]:
-                    await self._tickets.put((index_of(number), ticket))
-                case _:
-                    raise PeerError("The node's tickets cannot be understood.")
+        with no_stream_left(channel):
+            answer = await channel.accepted()
+            tickets = answer.get("tickets")
+            for row in tickets if isinstance(tickets, list) else []:
+                match row:
+                    case [int(number), str(ticket)]:
+                        await self._tickets.put((index_of(number), ticket))
+                    case _:
+                        raise PeerError("The node's tickets cannot be understood.")
         if self.books.cuts and self.books.files:
             self.tell(Resumed(self.position(), "", 0))
         return channel, answer
@@ -335,6 +337,16 @@ class Transfer(ABC):
         else:
             address, context = connection.peer.address, self.line.tls_context()
         _drive(lambda: dial_lane(address, context, ticket, self.line.check_certificate), drive, number)
+
+
+@contextmanager
+def no_stream_left(channel: Channel) -> Iterator[None]:
+    """Between the request and its conversation: whoever fails in here ends the stream, with no word of why."""
+    try:
+        yield
+    except BaseException:
+        channel.reset()
+        raise
 
 
 def _drive(dial: Callable[[], Lane], drive: Drive, number: int) -> None:

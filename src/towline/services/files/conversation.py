@@ -289,13 +289,13 @@ class ReceivingSide:
                 for one in decode_skipped(message.body):
                     self._skipped(one)
             case "same":
-                receiver.on_same(message.body)
+                await asyncio.to_thread(receiver.on_same, message.body)
             case "differs":
                 await asyncio.to_thread(receiver.on_differs, message.body)
             case "sent":
                 receiver.on_sent(header)
             case "gone":
-                receiver.on_gone(*failure(header))
+                await asyncio.to_thread(receiver.on_gone, *failure(header))  # what is kept of it is synced
             case "lane-over":
                 receiver.on_lane_over(requests.number(header, "lane"))
             case _:
