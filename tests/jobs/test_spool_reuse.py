@@ -158,6 +158,28 @@ def test_a_reader_whose_file_is_written_over_hears_of_the_gap(tmp_path: Path, si
     writer.close()
 
 
+def test_a_reader_knows_what_is_in_memory(tmp_path: Path) -> None:
+    writer = SpoolWriter(str(tmp_path / "s"), 1 << 30, drop=False)
+    for seq in range(1, 9):
+        writer.append(1, payload(seq, 64 * KIB))
+    reader = SpoolReader(str(tmp_path / "s"))
+    assert not reader.at_hand()  # it has not looked yet
+    reader.read(1)
+    assert reader.at_hand() or not hasattr(os, "RWF_NOWAIT")
+    file = os.open(newest(tmp_path / "s"), os.O_RDWR)
+    os.fsync(file)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    try:
+        os.preadv(file, [bytearray(1)], 300 * KIB, os.RWF_NOWAIT)
+    except BlockingIOError:
+        assert not reader.at_hand()
+    except OSError:
+        pass  # this file system cannot tell
+    os.close(file)
+    reader.close()
+    writer.close()
+
+
 _WRITER = """
 import sys
 from towline.journal.spool import SpoolWriter

@@ -27,6 +27,7 @@ from towline.protocol import events as ev
 from towline.protocol.codec import Frame, encode
 from towline.protocol.liveness import PING_INTERVAL, PONG_TIMEOUT
 from towline.protocol.records import Limits, fault_header
+from towline.protocol.scheduler import CHUNK
 from towline.protocol.session import Session
 from towline.protocol.stream import Stream
 from towline.protocol.table import Class, Kind, State, StreamState
@@ -377,13 +378,13 @@ def test_one_take_never_gives_much_more_than_asked() -> None:
     client, _ = opened_pair()
     _queued(client, Class.BULK, 2, 100_000)
     assert len(taken(client, 1)) < 1000  # the OPEN
-    assert len(taken(client, 1)) <= 32 * 1024 + 12
+    assert len(taken(client, 1)) <= CHUNK + 12
 
 
 def test_streams_of_one_class_take_turns() -> None:
     client, _ = opened_pair()
-    one, two = _queued(client, Class.BULK, 1, 100_000), _queued(client, Class.BULK, 200, 500)
-    order = [f.stream for f in frames_of(taken(client, 128 * 1024)) if f.kind == Kind.DATA and f.body]
+    one, two = _queued(client, Class.BULK, 1, 3 * CHUNK), _queued(client, Class.BULK, 400, 500)
+    order = [f.stream for f in frames_of(taken(client, 4 * CHUNK)) if f.kind == Kind.DATA and f.body]
     turns = [a for a, b in zip(order, [0, *order], strict=False) if a != b]
     assert turns[:4] == [one.id, two.id, one.id, two.id]
 

@@ -34,6 +34,11 @@ READ_BYTES = 256 * KIB
 SPARE = "spare"  # a file between two uses
 _HEAD = 4 * KIB  # what is looked at first: a record of no more is read with its neighbours
 _MOST_BYTES = RECORD.value + RECORD_HEADER
+# RWF_NOWAIT (preadv(2)) reads what is in the page cache and nothing else. Another system than Linux has no such flag.
+_NOWAIT: int = getattr(os, "RWF_NOWAIT", -1)
+_PROBE = 64 * KIB  # between two bytes that are looked for: what the kernel reads ahead, and drops, is about so large
+_byte = bytearray(1)
+_devices: dict[int, bool] = {}
 _NOTHING = bytes(RECORD_HEADER)  # stands behind the last record of a file that was used before
 
 
@@ -218,6 +223,17 @@ class SpoolReader:
             items = items or self._records(limit)
         return items
 
+    def at_hand(self, count: int = READ_BYTES) -> bool:
+        """Whether the next `count` bytes are in memory: then a read need not wait for a disk. False: nobody knows."""
+        try:
+            return self._fd >= 0 and all(
+                os.preadv(self._fd, [_byte], at, _NOWAIT) >= 0 for at in range(self._at, self._at + count, _PROBE)
+            )
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system that cannot tell
+            return _in_memory(self._fd)
+
     def close(self) -> None:
         """Let go of the file."""
         if self._fd >= 0:
@@ -345,6 +361,20 @@ def remove_spool(folder: str) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(folder, name))
         os.rmdir(folder)
+
+
+def _in_memory(descriptor: int) -> bool:
+    """Whether a file is on a tmpfs (proc_pid_mountinfo(5)); asked for once for each of them."""
+    device = os.fstat(descriptor).st_dev
+    if device not in _devices:
+        try:
+            with open("/proc/self/mountinfo") as file:
+                mounts = [line.split() for line in file]
+        except OSError:
+            mounts = []
+        numbers = f"{os.major(device)}:{os.minor(device)}"
+        _devices[device] = any(row[2] == numbers and row[row.index("-") + 1] == "tmpfs" for row in mounts)
+    return _devices[device]
 
 
 def _salt(epoch: int) -> int:

@@ -15,7 +15,7 @@ from towline.protocol.credit import SendWindow
 from towline.protocol.stream import Stream
 from towline.protocol.table import Class
 
-CHUNK = 32 * KIB
+CHUNK = 64 * KIB
 # Bulk leaves this share of the connection's window to the other classes: a file whose reader stalls must not use up
 # the credit that a keystroke needs.
 _RESERVE = 8

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _tuple = tuple.__new__  # half the price of Message(...)
 # A writer waits while this much (bytes) is queued on its stream: about one early window.
 _QUEUE_HIGH = 256 * 1024
+_LARGE_PART = 4 * 1024
 
 
 class Message(NamedTuple):
@@ -69,7 +70,7 @@ class Channel:
         self.trailer: Header | None = None
         self.stream = stream
         self._queue: deque[tuple[Message, int]] = deque()
-        self._parts: bytearray | None = None  # of the message that is coming in; a part may be a single byte
+        self._parts: list[Buffer] | None = None  # of the message that is coming in
         self._held = 0  # credit of those parts that is not returned yet
         self._error: TowlineError | None = None
         self._readable = _Bell(connection.loop)
@@ -217,13 +218,11 @@ class Channel:
     def on_data(self, event: DataReceived) -> None:
         body, cost = event.body, event.cost
         if event.more or self._parts is not None:
-            if self._parts is None:
-                self._parts = bytearray()
-            self._parts += body
+            self._add_part(body)
             if event.more:
                 self._hold(cost)
                 return
-            body, self._parts = self._parts, None
+            body, self._parts = b"".join(self._parts or ()), None
             cost, self._held = cost + self._held, 0
         self._queue.append((_tuple(Message, (bytes(body), event.header)), cost))
         self._readable.ring()
@@ -239,6 +238,18 @@ class Channel:
         self._fail(error)
 
     # --- inside ---
+
+    def _add_part(self, body: Buffer) -> None:
+        """Large parts are joined once, at the end; small ones at once, because a part may be a single byte."""
+        if self._parts is None:
+            self._parts = []
+        parts = self._parts
+        if len(body) >= _LARGE_PART:
+            parts.append(body)
+        elif parts and isinstance(parts[-1], bytearray):
+            parts[-1] += body
+        else:
+            parts.append(bytearray(body))
 
     def _hold(self, cost: int) -> None:
         """A message may be larger than the window, so the credit of a part goes back at once. But not while whole
