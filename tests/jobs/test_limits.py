@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.jobs.kit import Made, collect, items
-from tests.kit import joined, run, serving, tow
+from tests.kit import TOW, joined, run, running_node, serving, tow
 
 from towline.base.errors import LimitExceeded, UnknownJob
 from towline.base.limits import Limit
@@ -173,3 +173,14 @@ def test_a_start_for_want_of_descriptors_leaves_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 6
+
+
+def test_a_command_may_have_as_many_files_open_as_the_node_was_started_with(tmp_path: Path) -> None:
+    """… though the node, and the keeper, have raised their own limit: select(2) knows no more than 1,024."""
+    command = ("sh", "-c", 'ulimit -Sn 200; exec "$@"', "sh", *TOW, "serve")
+    with running_node(tmp_path, command=command) as node:
+        node.join(tmp_path / "ann", "ann", "home", "--can", "run")
+        words = ("run", "home", "--shell", "read go; ulimit -Sn; ulimit -Hn")
+        soft, hard = tow(*words, home=tmp_path / "ann", stdin="go\n").stdout.split()
+        assert soft == "200"
+        assert hard == "unlimited" or int(hard) > 200

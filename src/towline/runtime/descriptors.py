@@ -6,6 +6,9 @@ import resource
 import sys
 
 
+STARTED_WITH = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def descriptor_limit() -> int:
     """What holds now."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -1,10 +1,11 @@
 """The keeper: a process of its own that holds all jobs of one node, and outlives it.
 
-    python -m towline.services.jobs.keeper FOLDER READY_FD
+    python -m towline.services.jobs.keeper FOLDER READY_FD FILES
 
 It owns what must not die with the node: processes, pipes, terminals, spools. One node at a time talks to it over a
 Unix socket in FOLDER (0700; the kernel says who the peer is); a newer one takes over. Without a job and without a
-node it ends by itself.
+node it ends by itself. FILES: how many files a command may have open at first, which is what the node was started
+with; the node's own limit is higher by now, and so is ours.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from towline.protocol.codec import Header
 from towline.runtime.descriptors import raise_descriptor_limit
 from towline.runtime.loops import new_event_loop
 from towline.runtime.memory import keep_freed_memory
+from towline.services.jobs import spawn
 from towline.services.jobs.held import Held
 from towline.services.jobs.link import SOCKET_NAME, VERSION, Link
 from towline.services.jobs.modes import Modes
@@ -258,6 +260,7 @@ def _not_for_us() -> None:
 def main(arguments: list[str]) -> int:
     """Take the folder's lock (so that there is one keeper), then hold jobs."""
     folder, ready = arguments[0], int(arguments[1])
+    spawn.permit_files(int(arguments[2]))
     if os.fork():
         os._exit(0)  # whoever started us waits for this; from now on we are nobody's child
     lock = os.open(os.path.join(folder, "keeper.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -14,6 +14,7 @@ from towline.base.errors import ConnectionLost, InternalError, error_from_wire
 from towline.base.oserrors import oserrors
 from towline.base.text import printable
 from towline.protocol.codec import Header
+from towline.runtime.descriptors import STARTED_WITH
 from towline.services.jobs.link import SOCKET_NAME, VERSION, Link
 from towline.transports.unix import short_path
 
@@ -155,7 +156,7 @@ class Keeping:
             ready, theirs = os.pipe()
         try:
             with subprocess.Popen(
-                [sys.executable, "-m", "towline.services.jobs.keeper", self.folder, str(theirs)],
+                [sys.executable, "-m", "towline.services.jobs.keeper", self.folder, str(theirs), str(STARTED_WITH)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

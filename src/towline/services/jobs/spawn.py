@@ -26,7 +26,13 @@ from towline.base.errors import (
 )
 from towline.base.text import printable
 
-ORIGINAL_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+_files = resource.getrlimit(resource.RLIMIT_NOFILE)  # that a command may have open: soft and hard limit
+
+
+def permit_files(soft: int) -> None:
+    """How many files a command may have open, until it asks for more (getrlimit(2))."""
+    global _files  # one for the process, said once when it starts
+    _files = (soft, _files[1])
 
 
 @dataclass(slots=True)
@@ -53,7 +59,7 @@ def spawn(
     except OSError as error:
         raise _said(error, argv[0], cwd)
     try:
-        resource.prlimit(spawned.pid, resource.RLIMIT_NOFILE, ORIGINAL_FILES)
+        resource.prlimit(spawned.pid, resource.RLIMIT_NOFILE, _files)
     except OSError:
         pass  # it has ended already
     return spawned
