@@ -13,13 +13,17 @@ from typing import Any
 
 import pytest
 from tests.jobs.kit import Place, alive, collect, gone, items
-from tests.kit import TOW, environment, events, finished, run, tow, until
+from tests.kit import TOW, environment, events, finished, joined, run, serving, tow, until
 
-from towline.base.errors import JobLost, JobUnreachable
+from towline.base.errors import JobLost, JobUnreachable, TimedOut
+from towline.client.connect import connect
 from towline.client.line import Line
 from towline.client.output import Chunk
 from towline.lab.faults import FaultScript
 from towline.protocol.codec import Header
+from towline.services.jobs import keeping, roster
+from towline.services.jobs.messages import Spec
+from towline.services.jobs.roster import Roster
 from towline.store import Store
 
 KIB, MIB = 1024, 1024 * 1024
@@ -225,6 +229,63 @@ def test_a_dead_keeper_means_lost_and_never_an_exit_status(own: Place) -> None:
             assert (await line.run(["echo", "again"])).stdout == b"again\n"  # a new keeper
 
     run(go())
+
+
+def test_a_keeper_that_does_not_answer_is_said_to_and_starts_are_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster, "START_SECONDS", 0.5)
+    monkeypatch.setattr(keeping, "ANSWER_SECONDS", 0.5)
+
+    async def scenario() -> None:
+        async with serving(tmp_path / "node") as node:
+            home = await joined(node, tmp_path / "ann", can="run")
+            async with connect("home", home=home) as line:
+                first = await line.start(["sleep", "60"], detach=True)
+                keeper = int((await line.run(["sh", "-c", "echo $PPID"])).stdout)
+                os.kill(keeper, signal.SIGSTOP)
+                try:
+                    with pytest.raises(TimedOut, match="may start yet: tow jobs shows it"):
+                        await line.start(["sh", "-c", f"echo $$ > {tmp_path}/late; exec sleep 60"])
+                    with pytest.raises(TimedOut, match="does not answer"):
+                        await first.signal("KILL")
+                    late = next(row["job"] for row in await line.jobs() if "late" in row["argv"][-1])
+                    assert not (tmp_path / "late").exists()
+                finally:
+                    os.kill(keeper, signal.SIGCONT)
+                ended = [await line.job(first.id).wait()]
+                assert ended[0].signal == "KILL"  # it was asked for, and is done
+                await until(lambda: (tmp_path / "late").exists() and (tmp_path / "late").read_text())
+                assert await line.job(late).signal("KILL")
+                assert (await line.job(late).wait()).signal == "KILL"
+                assert (await line.run(["echo", "again"])).stdout == b"again\n"
+
+    run(scenario())
+
+
+def test_who_leaves_while_a_start_is_written_down_leaves_nothing_half_begun(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path / "node") as node:
+            home = await joined(node, tmp_path / "ann", can="run")
+            async with connect("home", home=home) as line:
+                jobs: Roster = node._services._handlers["jobs"]._roster  # type: ignore[attr-defined]
+                spec = Spec(request="once", argv=["sh", "-c", f"echo x >> {tmp_path}/begun"])
+                asking = asyncio.ensure_future(jobs.start("ann", spec))
+                await until(lambda: jobs._coming, "it is being written down")
+                asking.cancel()
+                await asyncio.wait([asking])
+                again = await jobs.start("ann", spec)
+                assert (await line.job(again.id).wait()).status == 0
+                assert (tmp_path / "begun").read_text() == "x\n"
+                left = Spec(request="left", argv=["true"])
+                asking = asyncio.ensure_future(jobs.start("ann", left))
+                await until(lambda: jobs._coming, "it is being written down")
+                asking.cancel()
+                rows: list[dict[str, object]] = []
+                while {row["state"] for row in rows} != {"exited"} or len(rows) != 2:
+                    rows = await line.jobs()
+
+    run(scenario())
 
 
 def test_a_dead_keeper_is_noticed_by_the_next_node(own: Place) -> None:

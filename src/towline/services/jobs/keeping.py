@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from towline.base.errors import ConnectionLost, InternalError, error_from_wire
+from towline.base.errors import ConnectionLost, InternalError, TimedOut, error_from_wire
 from towline.base.oserrors import oserrors
 from towline.base.text import printable
 from towline.protocol.codec import Header
@@ -19,6 +19,7 @@ from towline.services.jobs.link import SOCKET_NAME, VERSION, Link
 from towline.transports.unix import short_path
 
 START_SECONDS = 15.0
+ANSWER_SECONDS = 10.0
 TRIES = 3
 Rows = list[Header]
 
@@ -65,6 +66,10 @@ class Keeping:
             answer, body = await self.ask({"t": "hello", "spool": self.spool, "elsewhere": self.elsewhere})
         except ConnectionLost:
             return None  # it was just about to end
+        except TimedOut:
+            self._link = None  # it does not know us, and would tell us nothing
+            link.close()
+            raise
         if answer.get("v") != VERSION:
             raise InternalError("The jobs of this node are held by another version of Towline.")
         rows: Rows = json.loads(body)
@@ -82,8 +87,9 @@ class Keeping:
             if self._link is None and await self.adopt() is None:
                 raise InternalError("The process that holds jobs could not be started; its log is jobs/keeper.log.")
 
-    async def ask(self, header: Header, body: bytes = b"") -> tuple[Header, bytes]:
-        """A request and its answer. Raises what the keeper refuses with, ConnectionLost."""
+    async def ask(self, header: Header, body: bytes = b"", *, patient: bool = False) -> tuple[Header, bytes]:
+        """A request and its answer. Raises what the keeper refuses with, ConnectionLost, and TimedOut unless we are
+        `patient`: it is stopped, or its disk is, and what was asked for may be done yet."""
         if self._link is None:
             raise ConnectionLost("The process that holds the jobs is gone.")
         self._number += 1
@@ -92,7 +98,10 @@ class Keeping:
         self._asked[number] = answer
         self._link.say({**header, "r": number}, body)
         try:
-            return await answer
+            async with asyncio.timeout(None if patient else ANSWER_SECONDS):
+                return await answer
+        except TimeoutError:
+            raise TimedOut("The process that holds jobs does not answer.") from None
         finally:
             self._asked.pop(number, None)
 
@@ -100,8 +109,8 @@ class Keeping:
         """The jobs whose commands wait for room in the spools."""
         try:
             _, body = await self.ask({"t": "stalled"})
-        except ConnectionLost:
-            return frozenset()  # no keeper, no jobs
+        except (ConnectionLost, TimedOut):
+            return frozenset()  # no keeper, no jobs; or it cannot say, and the rest of the list is known
         return frozenset(json.loads(body or b"[]"))
 
     def tell(self, header: Header, body: bytes = b"") -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from towline.base.errors import ConnectionLost, Draining, JobLost, LimitExceeded, TowlineError, UnknownJob
+from towline.base.errors import ConnectionLost, Draining, JobLost, LimitExceeded, TimedOut, TowlineError, UnknownJob
 from towline.base.ids import short_id
 from towline.journal.spool import remove_spool
 from towline.protocol.codec import Header
@@ -28,6 +28,7 @@ from towline.store.jobs import JOB_ROWS, RUNNING, STARTING, JobRow
 
 log = logging.getLogger("towline.jobs")
 SAVE_SECONDS = 0.05
+START_SECONDS = 20.0  # that whoever starts something waits at the most; a keeper may have to be started, too
 SWEEP_SECONDS = 600.0
 CROWDED = 0.75  # of the node's spool: from here on the oldest outputs that were read go first
 
@@ -105,6 +106,18 @@ class Roster:
             started=time.time(),
         )  # fmt: skip
         self._coming.append(coming)
+        # Whoever asked may leave in the middle, or be told that it takes too long: it goes on, and the books are kept.
+        # What nobody would start any more must not stand in them as if it ran.
+        beginning = asyncio.ensure_future(self._begin(row, spec, max(spool, messages.LEAST_SPOOL), coming))
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                return await asyncio.shield(beginning)
+        except TimeoutError:
+            raise TimedOut(
+                "The process that holds jobs does not answer. The command may start yet: tow jobs shows it."
+            ) from None
+
+    async def _begin(self, row: JobRow, spec: Spec, spool: int, coming: tuple[str, bool]) -> JobRow:
         try:
             row, new = await self._beginning.begin(row)
         finally:
@@ -116,8 +129,7 @@ class Roster:
         if not new and (row.state != STARTING or self._was_begun(row)):
             return row
         live = self.live[row.id] = Live(row)
-        # Whoever asked may leave in the middle of it; the books are kept all the same.
-        return await asyncio.shield(self._start(live, spec, max(spool, messages.LEAST_SPOOL)))
+        return await self._start(live, spec, spool)
 
     async def _start(self, live: Live, spec: Spec, spool: int) -> JobRow:
         row = live.row
@@ -125,7 +137,7 @@ class Roster:
         order = json.dumps(messages.order_for(row.id, spec, spool)).encode()
         try:
             await self.keeping.ready()
-            answer, _ = await self.keeping.ask({"t": "start"}, order)
+            answer, _ = await self.keeping.ask({"t": "start"}, order, patient=True)  # however late: it runs then
         except ConnectionLost:
             error: TowlineError = JobLost("The process that holds jobs ended while it started this one.")
             if self._closing.is_set():  # it was us who left; asked again, the next node knows
