@@ -64,7 +64,7 @@ class Frail:
 class Sending:
     """A sender of one folder, and what it says."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, places: int = MOST_BEGUN) -> None:
         self.said: queue.Queue[Header] = queue.Queue()
         source = TreeSource(Root.open(str(folder)), "", links="skip", digests=DigestCache())
         self.sender = Sender(
@@ -129,6 +129,21 @@ def test_not_all_wanted_files_are_open_at_once(tmp_path: Path) -> None:
     sending.close()
     driving.join(20)
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("places", [1, 2, 5])
+def test_however_few_files_a_receiver_takes_at_once_all_are_sent(tmp_path: Path, places: int) -> None:
+    for number in range(12):
+        write(tmp_path / f"{number:02}", b"%070000d" % number)
+    sending = Sending(tmp_path, places)
+    sending.want(*range(12))
+    driving = threading.Thread(target=sending.sender.drive, args=(Frail(), 1))
+    driving.start()
+    for number in range(12):
+        assert sending.said.get(timeout=20)["file"] == number
+        sending.sender.resolve([Outcome(number, 70000, "")])
+    sending.close()
+    driving.join(20)
 
 
 @pytest.mark.parametrize(

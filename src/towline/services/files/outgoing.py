@@ -98,6 +98,7 @@ class Outgoing:
         self._lanes: dict[int, _LaneRecord] = {}
         self._change = threading.Condition()
         self._closing = False
+        self._full = False
         self._beginning = 0  # lanes that open a file just now
         self.sent_bytes = 0
 
@@ -113,7 +114,8 @@ class Outgoing:
     def stir(self) -> None:
         """Files have their outcome: others may begin."""
         with self._change:
-            self._change.notify_all()
+            if self._may_take():
+                self._change.notify_all()
 
     def drive(self, lane: Lane, number: int) -> None:
         """Send over `lane` until the transfer is over or the lane is. Blocking."""
@@ -193,9 +195,12 @@ class Outgoing:
         if not self._queue:
             return False
         work = self._queue[0]
-        if not isinstance(work, Begin) or self._planned.open_files + self._beginning < self._most:
+        if not isinstance(work, Begin):
             return True
-        return self._planned.opened(work.file) is not None
+        begun = self._planned.open_files + self._beginning
+        # Once there is no room, not before there is some for several: a lane is not woken for each file.
+        self._full = begun >= (max(self._most * 3 // 4, 1) if self._full else self._most)
+        return not self._full or self._planned.opened(work.file) is not None
 
     def _send_segment(self, lane: Lane, head: Header, work: Segment, buffer: memoryview) -> None:
         open_file = self._planned.opened(work.file)
