@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from towline.base.errors import DiskError, Exit
+from towline.base.errors import DiskError, Exit, NotFound
 from towline.cli.main import main
 from towline.lab.exhibits import NAMES
 
@@ -102,6 +103,46 @@ def test_a_folder_for_pictures_that_cannot_be_made_is_one_sentence(
     said = capsys.readouterr()
     assert (said.out, said.err.count("\n")) == ("", 1)
     assert "could not be made" in said.err
+
+
+def test_a_recorded_command_ends_in_its_own_way_when_interrupted(tmp_path: Path) -> None:
+    go_on = tmp_path / "go on"
+    os.mkfifo(go_on)
+    command = f"trap 'echo got it; read line < \"{go_on}\"; exit 7' INT; echo ready; while :; do read line; done"
+    tow_record = (sys.executable, "-m", "towline.cli.main", "lab", "record")
+    process = subprocess.Popen(
+        [*tow_record, "--out", str(tmp_path / "x.tap"), "--", "sh", "-c", command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdin is not None
+        process.stdin.write("\n")  # dash looks at its traps between two commands
+        process.stdin.flush()
+        assert process.stdout.readline() == "got it\n"
+        go_on.write_text("\n")
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 7
+    assert "Nothing was recorded" in said
+
+
+def test_a_command_that_is_none_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "noise").write_bytes(b"\x00\x01")
+    (tmp_path / "noise").chmod(0o755)
+    for command in (str(tmp_path / "noise"), "x" * 5000):
+        assert main(["lab", "record", "--out", str(tmp_path / "x.tap"), "--", command]) == NotFound.exit_status
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "cannot be executed" in said
 
 
 def test_an_unknown_exhibit_is_a_sentence_and_status_4(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from towline.base.errors import DiskError, NotFound, UsageError
@@ -49,11 +52,14 @@ def run(args: argparse.Namespace, out: Output) -> int:
         raise DiskError(f"The recording {printable(path)} cannot be written: {error.strerror}.") from None
     environment = os.environ | {ENVIRONMENT: path, PAYLOAD_ENVIRONMENT: "1" if args.payload else ""}
     try:
-        status = subprocess.run(_argv(command), env=environment, check=False).returncode
+        with _waiting_for_it():
+            status = subprocess.run(_argv(command), env=environment, check=False).returncode
     except FileNotFoundError:
         raise NotFound(f"There is no command {printable(command[0])!r}.") from None
     except PermissionError:
         raise NotFound(f"{printable(command[0])!r} cannot be executed.") from None
+    except OSError as error:
+        raise NotFound(f"{printable(command[0], limit=200)!r} cannot be executed: {error.strerror}.") from None
     recorded = os.path.exists(path)
     out.event("recorded", path=path if recorded else None, status=status)
     if recorded:
@@ -61,6 +67,18 @@ def run(args: argparse.Namespace, out: Output) -> int:
     else:
         out.note("Nothing was recorded: the command made no Towline connection, or did not call `tow`.")
     return status if status >= 0 else 128 - status
+
+
+@contextmanager
+def _waiting_for_it() -> Iterator[None]:
+    """Ctrl-C is the command's, which gets it from the terminal, too; how it ends is for us to wait for and to say."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: None)  # a handler is not inherited, as to ignore it would be
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _argv(command: list[str]) -> list[str]:
