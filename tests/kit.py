@@ -61,10 +61,10 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
     deadline = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < deadline, f"never happened: {what or condition}"
-        await _round()
+        await round_of_the_loop()
 
 
-async def _round() -> None:
+async def round_of_the_loop() -> None:
     """One round of the loop that blocks for a moment in the kernel, so that other threads and sockets get on."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()

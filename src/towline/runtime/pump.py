@@ -19,6 +19,7 @@ from towline.protocol.stream import Stream
 from towline.protocol.table import Class, State
 from towline.runtime import watching
 from towline.runtime.channel import Channel
+from towline.runtime.polling import BusyPoll
 from towline.transports import Peer, Transport
 from towline.transports.interface import WRITE_HIGH
 from towline.transports.tls import TlsPipe
@@ -66,8 +67,8 @@ def _step(act: Callable[Concatenate[Connection, _P], None]) -> Callable[Concaten
 class Connection:
     """A transport and a session, tied together on one event loop."""
 
-    __slots__ = ("_closed", "_flush_due", "_gone", "_house", "_timer", "_timer_at", "grants", "loop", "person",
-                 "session", "transport", "user")  # fmt: skip
+    __slots__ = ("_closed", "_flush_due", "_gone", "_house", "_poll", "_timer", "_timer_at", "grants", "loop",
+                 "person", "session", "transport", "user")  # fmt: skip
 
     session: Session
 
@@ -83,6 +84,7 @@ class Connection:
         self._gone: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._poll = BusyPoll(self.loop)
 
     def __repr__(self) -> str:
         return f"<Connection {self.peer.address} {self.person or '?'} {getattr(self, 'session', None)!r}>"
@@ -204,6 +206,7 @@ class Connection:
         except Exception:
             log.exception(_BUG, self.peer.address)
             self.abort()
+        self._poll.heard(len(data))
         if self.session.wants_to_send:
             self.flush()  # PONG and CREDIT wait for nobody's handler
         self.flush_soon()  # behind the tasks that this woke: what they answer leaves in the same turn of the loop
@@ -249,6 +252,7 @@ class Connection:
                 if watching.watcher is not None:
                     watching.watcher.on_bytes(self, True, buffers)
                 transport.write(buffers)
+                self._poll.said(buffers)
             self._handle(session.events())
             if session.state is State.CLOSED:
                 transport.close()
