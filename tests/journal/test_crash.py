@@ -179,6 +179,15 @@ def test_a_lost_catalogue_and_lost_indexes_are_rebuilt(tmp_path: Path) -> None:
         journal.close()
 
 
+@pytest.mark.parametrize("noise", [b"[" * 100_000, b'{"salt":"00","epochs":[["1",1e999]]}'], ids=["deep", "huge"])
+def test_a_catalogue_of_noise_is_rebuilt(tmp_path: Path, noise: bytes) -> None:
+    filled(tmp_path / "log", 3)
+    (tmp_path / "log" / "catalogue.json").write_bytes(noise)
+    journal = Journal.open(str(tmp_path / "log"))
+    assert numbers(everything(journal)) == [0, 1, 2]
+    journal.close()
+
+
 CHILD = """
 import sys
 from towline.journal.core import Journal

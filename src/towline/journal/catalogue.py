@@ -37,7 +37,7 @@ class Catalogue:
                 document = json.loads(file.read(1 << 20))
             epochs = [(int(epoch, 16), int(first)) for epoch, first in document["epochs"]]
             return cls(bytes.fromhex(document["salt"]), epochs)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
 
