@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import sys
 
-
 STARTED_WITH = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
