@@ -9,7 +9,7 @@ import pytest
 from blake3 import blake3
 
 from towline.base.errors import SourceChanged
-from towline.services.files.digest import FileDigest, digest_of, range_digest, range_digests
+from towline.services.files.digest import FileDigest, digest_of
 
 CONTENT = random.Random(7).randbytes(9_000_000)  # above what is hashed by several threads
 WHOLE = blake3(CONTENT).hexdigest()
@@ -59,19 +59,6 @@ def test_a_whole_file_is_hashed_by_all_cores_to_the_same_digest(fd: int) -> None
     assert digest.hexdigest() == digest_of(fd, len(CONTENT)) == WHOLE
     assert digest_of(fd, 0) == blake3(b"").hexdigest()
     assert digest_of(fd, 5000) == blake3(CONTENT[:5000]).hexdigest()
-    os.close(fd)
-
-
-def test_ranges_tell_where_files_differ(fd: int) -> None:
-    step = 1 << 20
-    mine = range_digests(fd, len(CONTENT), step)
-    assert len(mine) == 9
-    changed = bytearray(CONTENT)
-    changed[3 * step + 5] ^= 1
-    theirs = [blake3(changed[at : at + step]).hexdigest() for at in range(0, len(changed), step)]
-    assert [index for index, pair in enumerate(zip(mine, theirs, strict=True)) if pair[0] != pair[1]] == [3]
-    assert range_digest(fd, 5, 9) == blake3(CONTENT[5:9]).hexdigest()
-    assert range_digests(fd, 0) == []
     os.close(fd)
 
 

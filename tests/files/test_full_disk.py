@@ -35,7 +35,7 @@ def test_a_part_on_a_full_disk_stays_and_goes_on_when_there_is_room(tiny: Path) 
         folder, name = root.parent("big")
         part = Part.open(folder, name, owner="me", pin=Pin(len(content), 0, ""))
         with pytest.raises(NoSpace, match="free"):
-            part.preallocate()
+            part.check_room()
         with pytest.raises(NoSpace):
             part.write(0, content)
         got = part.ranges.contiguous()

@@ -143,7 +143,7 @@ def test_a_source_of_unknown_size_grows(folder: int, share: Path) -> None:
     part.close()
     part = opened(folder, Pin(-1, 0, "pipe"))
     assert part.ranges.contiguous() == SIZE
-    part.preallocate()
+    part.check_room()
     part.publish(final_size=SIZE, replace=False)
     assert (share / "big").read_bytes() == CONTENT
 

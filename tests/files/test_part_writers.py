@@ -59,7 +59,7 @@ def test_a_newer_writer_gets_all_that_the_fenced_one_had(folder: int) -> None:
         lambda: old.invalidate([(0, 1)]),
         lambda: old.publish(final_size=SIZE, replace=True),
         old.abandon,
-        old.preallocate,
+        old.check_room,
     ):
         with pytest.raises(Superseded):
             late()
@@ -171,7 +171,7 @@ def test_a_full_disk_keeps_what_is_there(folder: int) -> None:
 def test_a_file_that_cannot_fit_is_refused_at_once(folder: int) -> None:
     part = opened(folder, Pin(1 << 60, 0, ""))
     with pytest.raises(NoSpace, match="free"):
-        part.preallocate()
+        part.check_room()
     part.abandon()
 
 

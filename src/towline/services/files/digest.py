@@ -1,4 +1,4 @@
-"""BLAKE3 over whole files and ranges, in step with the bytes as they come.
+"""BLAKE3 over whole files, in step with the bytes as they come.
 
 Files are read with pread into buffers, never mapped: a mapped file that somebody truncates kills the reader (SIGBUS).
 """
@@ -17,7 +17,6 @@ from towline.base.oserrors import oserrors
 
 _STEP = 1 * MIB
 _WIDE_STEP = 8 * MIB  # what gives every core a share worth starting it for
-RANGE_STEP = 16 * MIB
 
 
 class FileDigest:
@@ -75,18 +74,6 @@ def digest_of(fd: int, size: int, stopped: Callable[[], bool] = lambda: False) -
             raise ConnectionLost("The conversation is over.")
         _hash_range(digest, fd, at, min(at + step, size))
     return digest.hexdigest()
-
-
-def range_digest(fd: int, start: int, end: int) -> str:
-    """64 hex digits over [start, end) of an open file."""
-    digest = _hasher(end - start)
-    _hash_range(digest, fd, start, end)
-    return digest.hexdigest()
-
-
-def range_digests(fd: int, size: int, step: int = RANGE_STEP) -> list[str]:
-    """A digest per `step` bytes, the last over what remains: where two files differ, they tell which ranges."""
-    return [range_digest(fd, start, min(start + step, size)) for start in range(0, size, step)]
 
 
 def _hasher(size: int) -> blake3:

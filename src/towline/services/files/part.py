@@ -167,7 +167,7 @@ class Part:
                 with self._turn:
                     self._there.add(offset, end)
 
-    def preallocate(self) -> None:
+    def check_room(self) -> None:
         """Raise NoSpace now if what is missing cannot fit. Nothing is reserved: holes stay holes."""
         if self.pin.size < 0:
             return

@@ -38,11 +38,6 @@ class Pin(NamedTuple):
     mtime_ns: int
     ident: str
 
-    @classmethod
-    def of(cls, info: os.stat_result) -> Pin:
-        """The pin of an open file. The device number is left out: it may be another one after a reboot."""
-        return cls(info.st_size, info.st_mtime_ns, f"{info.st_ino:x}")
-
 
 class Listed(NamedTuple):
     """What a list says: the ranges that are durable, those that are written, or None and why there are none."""

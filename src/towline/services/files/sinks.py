@@ -192,7 +192,7 @@ class TreeSink:
             os.close(folder)
         digest = self._digests.take(entry.path, entry.size, entry.mtime_ns, part.ranges.contiguous())
         try:
-            part.preallocate()
+            part.check_room()
         except TowlineError:
             part.close()
             self._parts.forget(part)
