@@ -201,6 +201,15 @@ def test_files_served_and_talked(tmp_path: Path) -> None:
     assert (tmp_path / "three").read_bytes() == data
 
 
+def test_a_name_that_no_file_can_have_is_a_sentence_and_the_next_is_served(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    with tow_serve("files-json", "--root", str(tmp_path), "--tcp", ":0") as server:
+        lines = f"get a\0b\nput x\0y\nget a {tmp_path}/got\n".encode()
+        talked = tow("talk", "files-json", server.address, stdin=lines)
+    assert talked.stderr.count(b"NUL") == talked.stderr.count(b"\n") == 2
+    assert (tmp_path / "got").read_bytes() == b"abc"
+
+
 def test_a_wrong_md5_is_status_7_and_leaves_nothing(tmp_path: Path) -> None:
     def liar(conn: socket.socket) -> None:
         conn.recv(1024)

@@ -205,6 +205,8 @@ class _Files:
             raise UsageError(f"{error}.") from None
         if not words:
             return
+        if "\0" in line:
+            raise UsageError("No file has a NUL in its name.")
         if words[0] not in {"get", "put"} or len(words) not in {2, 3}:
             raise UsageError("Write `get NAME [FILE]` or `put FILE [NAME]`.")
         self._move(words[0], words[1], words[2] if len(words) == 3 else None)
