@@ -5,14 +5,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 from tests.jobs.kit import Made, Place, alive, collect, descriptors, gone, items
-from tests.kit import run, until
+from tests.kit import TOW, environment, joined, run, serving, until
 
-from towline.base.errors import CommandNotFound, Conflict, LimitExceeded, NoGrant, NotExecutable, NotFound, UnknownJob
+from towline.base.errors import (
+    BadMessage,
+    CommandNotFound,
+    Conflict,
+    LimitExceeded,
+    NoGrant,
+    NotExecutable,
+    NotFound,
+    UnknownJob,
+)
 from towline.cli.jobbing import write
+from towline.client.connect import connect
 from towline.client.output import Chunk
+from towline.runtime.channel import Channel
 
 
 def test_streams_apart_and_the_own_status(place: Place) -> None:
@@ -86,6 +98,35 @@ def test_input_is_exact_and_its_end_is_told(place: Place) -> None:
             assert (result.stdout, result.status) == (data[:3], 0)
 
     run(go())
+
+
+def test_input_that_cannot_be_brought_ends_the_wait(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path / "node") as node:
+            home = await joined(node, tmp_path / "ann", can="run")
+            handlers = node._services._handlers
+            honest = handlers["jobs"]
+
+            async def refusing(channel: Channel) -> None:
+                if channel.header["op"] == "input":
+                    raise BadMessage("Not today.")
+                await honest(channel)
+
+            handlers["jobs"] = refusing
+            async with connect("home", home=home) as line:
+                with pytest.raises(BadMessage, match="Not today"):
+                    await line.run(["cat"], input=b"never read")
+                job = line.job(str((await line.jobs())[0]["job"]))
+                assert (await job.wait()).signal == "TERM", "it would wait for its input for ever"
+                client = await asyncio.create_subprocess_exec(
+                    *TOW, "run", "home", "--", "cat", stdin=-1, stdout=-1, stderr=-1, env=environment(home)
+                )
+                _, said = await client.communicate(b"never read")
+                assert b"Not today. The job" in said
+                assert client.returncode == BadMessage.exit_status
+                await line.job(str((await line.jobs())[1]["job"])).signal("KILL")
+
+    run(scenario())
 
 
 def test_a_grandchild_that_holds_the_output_does_not_hold_the_client(place: Place) -> None:

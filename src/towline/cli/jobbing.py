@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from towline.base.errors import DiskError, Exit, TowlineError, UnknownJob, UsageError
+from towline.base.errors import DiskError, Exit, JobUnreachable, TowlineError, UnknownJob, UsageError
 from towline.base.text import printable
 from towline.cli.output import Output, shown
 
@@ -221,7 +221,7 @@ async def follow(
     showing = asyncio.ensure_future(_show(job, printer, from_, note=note))
     feeding = asyncio.ensure_future(feed(job)) if stdin else None
     left = False
-    unread: list[DiskError] = []  # why there is no more input
+    unread: list[TowlineError] = []  # why there is no more input
 
     def leave() -> None:
         nonlocal left
@@ -230,7 +230,7 @@ async def follow(
 
     def fed(done: asyncio.Task[None]) -> None:
         error = None if done.cancelled() else done.exception()
-        if isinstance(error, DiskError):  # what is wrong with the line, the output tells
+        if isinstance(error, TowlineError) and not isinstance(error, JobUnreachable):  # that the output tells
             unread.append(error)
             showing.cancel()
 
@@ -243,7 +243,7 @@ async def follow(
         raise DiskError(f"{error.sentence} {_goes_on(job)}") from error
     except asyncio.CancelledError:
         if unread:
-            raise DiskError(f"{unread[0].sentence} {_goes_on(job)}") from unread[0]
+            raise type(unread[0])(f"{unread[0].sentence} {_goes_on(job)}") from unread[0]
         if not left:
             raise
         out.event("detached", job=job.id)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from towline.base.errors import JobLost, JobUnreachable, PeerError, TowlineError, Unreachable
 from towline.base.limits import MIB
@@ -279,23 +280,14 @@ class JobVerbs(Reach):
     ) -> Result:
         """Run a command to its end. Options are those of `start`. `keep` (bytes) of each stream are in the result.
 
-        Raises what `start` and `Job.output` raise; a lost connection is never an exit status.
+        Raises what `start` and `Job.output` raise; a lost connection is never an exit status. When input cannot be
+        brought to its end, the command is ended: it would wait for the rest, or take a part for the whole.
         """
         job = await self.start(argv, stdin=input is not None, **options)
-        feeding = asyncio.ensure_future(_feed(job, input)) if input is not None else None
-        kept: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
-        sizes = {"stdout": 0, "stderr": 0}
-        truncated = False
+        collecting = _collect(job, keep)
         try:
-            async for item in job.output():
-                if isinstance(item, Missing) or sizes[item.stream] + len(item.data) > keep:
-                    truncated = True
-                    continue
-                kept[item.stream].append(item.data)
-                sizes[item.stream] += len(item.data)
+            kept, truncated = await (collecting if input is None else _feed(job, input, collecting))
         finally:
-            if feeding is not None:
-                feeding.cancel()
             await job.close()
         ended = job.ended
         assert ended is not None
@@ -327,9 +319,43 @@ class JobVerbs(Reach):
                 channel.end()
 
 
-async def _feed(job: Job, data: bytes) -> None:
-    await job.write(data)
-    await job.write_eof()
+_Kept: TypeAlias = tuple[dict[str, list[bytes]], bool]
+
+
+async def _collect(job: Job, keep: int) -> _Kept:
+    """Its output, so many bytes of each stream, and whether that is not all."""
+    kept: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+    sizes = {"stdout": 0, "stderr": 0}
+    truncated = False
+    async for item in job.output():
+        if isinstance(item, Missing) or sizes[item.stream] + len(item.data) > keep:
+            truncated = True
+            continue
+        kept[item.stream].append(item.data)
+        sizes[item.stream] += len(item.data)
+    return kept, truncated
+
+
+async def _feed(job: Job, data: bytes, collecting: Coroutine[Any, Any, _Kept]) -> _Kept:
+    """Collect while `data` is given to it to read."""
+
+    async def feed() -> None:
+        await job.write(data)
+        await job.write_eof()
+
+    collected, fed = asyncio.ensure_future(collecting), asyncio.ensure_future(feed())
+    try:
+        await asyncio.wait({collected, fed}, return_when=asyncio.FIRST_COMPLETED)
+        error = fed.exception() if fed.done() else None
+        if error is not None and not isinstance(error, JobUnreachable):  # that the output tells as well
+            with contextlib.suppress(TowlineError):
+                await job.signal("TERM")
+            raise error
+        return await collected
+    finally:
+        for task in (collected, fed):
+            task.cancel()
+        await asyncio.wait({collected, fed})
 
 
 def _detach(channel: Channel) -> None:

@@ -106,7 +106,7 @@ class Roster:
             started=time.time(),
         )  # fmt: skip
         self._coming.append(coming)
-        # Whoever asked may leave in the middle, or be told that it takes too long: it goes on, and the books are kept.
+        # Whoever asked may leave in the middle, or be told that it takes too long: it goes on; the books are kept.
         # What nobody would start any more must not stand in them as if it ran.
         beginning = asyncio.ensure_future(self._begin(row, spec, max(spool, messages.LEAST_SPOOL), coming))
         try:
