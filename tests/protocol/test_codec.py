@@ -110,6 +110,32 @@ def test_frames_before_a_bad_one_come_out_first() -> None:
     assert got == [good, good]
 
 
+@pytest.mark.parametrize("step", [1_000, 20_000, 65_536, 70_000, 200_000])
+def test_large_frames_in_large_pieces(step: int) -> None:
+    sent = [Frame(Kind.DATA, 0, number, None, bytes([number]) * (number * 9_000)) for number in range(1, 12)]
+    wire = b"".join(map(encode, sent))
+    decoder, found, sizes = Decoder(), [], []
+    for at in range(0, len(wire), step):
+        for frame in decoder.feed(wire[at : at + step]):
+            found.append(frame)
+            sizes.append(decoder.span)
+    assert found == sent
+    assert sizes == [frame.size for frame in sent]
+    assert not decoder.buffered
+
+
+def test_whoever_stops_at_a_large_frame_keeps_the_rest() -> None:
+    wire = encode(Frame(Kind.DATA, 0, 1, None, bytes(50_000)))
+    for stop in (1, 2):  # at the frame that was begun in an earlier piece; at the one behind it
+        decoder = Decoder()
+        assert not list(decoder.feed(wire[:30_000]))
+        frames = decoder.feed(wire[30_000:] + wire + b"the rest" * 10_000)
+        for _ in range(stop):
+            next(frames)
+        frames.close()
+        assert decoder.take_rest() == wire * (2 - stop) + b"the rest" * 10_000
+
+
 def test_whoever_stops_early_keeps_the_rest() -> None:
     decoder = Decoder()
     data = encode(Frame(Kind.PING, body=bytes(8)))

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from typing import NamedTuple, TypeAlias
 
 from towline.base.errors import BadMessage, FrameTooLarge, LimitExceeded, MalformedFrame
-from towline.base.limits import FRAME_BODY, FRAME_HEADER
+from towline.base.limits import FRAME_BODY, FRAME_HEADER, KIB
 from towline.protocol.describe import describe
 from towline.protocol.table import CONNECTION_STREAM, FRAMES, PREFIX, PREFIX_SIZE, Field, FrameSpec, Kind, Type
 
@@ -45,6 +45,7 @@ def _finite(text: str) -> float:
 _decode_json = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite).decode
 _encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _tuple = tuple.__new__
+_LARGE = 16 * KIB  # what is worth a call not to copy it
 
 
 class Frame(NamedTuple):
@@ -140,14 +141,19 @@ class Decoder:
         Whoever stops early must `close` the generator: the rest is kept then. Raises FrameTooLarge or
         MalformedFrame; the decoder is of no use after that.
         """
+        position = 0
         if self._have:
-            self._parts.append(data)
-            self._have += len(data)
-            if self._have < self._need:
-                return
-            data = b"".join(self._parts)
-            self._keep(b"", PREFIX_SIZE)
-        position, end, need = 0, len(data), PREFIX_SIZE
+            position = self._need - self._have
+            if self._need > PREFIX_SIZE and len(data) - position > _LARGE:
+                yield from self._complete(data, position)
+            else:
+                self._parts.append(data)
+                self._have += len(data)
+                if self._have < self._need:
+                    return
+                data, position = b"".join(self._parts), 0
+                self._keep(b"", PREFIX_SIZE)
+        end, need = len(data), PREFIX_SIZE
         unpack_from = PREFIX.unpack_from
         try:
             while end - position >= PREFIX_SIZE:
@@ -173,6 +179,16 @@ class Decoder:
         finally:
             if position < end:
                 self._keep(data[position:], need)
+
+    def _complete(self, data: bytes, missing: int) -> Generator[Frame, None, None]:
+        """The unfinished frame, without a copy of the much that stands behind it."""
+        whole = b"".join([*self._parts, data[:missing]])
+        self._keep(b"", PREFIX_SIZE)
+        try:
+            yield from self.feed(whole)
+        except GeneratorExit:
+            self._keep(data[missing:], PREFIX_SIZE)
+            raise
 
     def _keep(self, rest: bytes, need: int) -> None:
         self._parts = [rest] if rest else []
