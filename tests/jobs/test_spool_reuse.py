@@ -7,11 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
-from towline.journal import Gap, Record
+from towline.journal import Gap, Record, record
 from towline.journal.record import record_prefix
 from towline.journal.spool import SPARE, SpoolReader, SpoolWriter, last_record, spool_size
 
@@ -156,6 +157,13 @@ def test_a_reader_whose_file_is_written_over_hears_of_the_gap(tmp_path: Path, si
         assert next_seq == writer.next_seq
         reader.close()
     writer.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 28, 1000, 262_144])
+def test_the_checksum_is_the_same_whatever_library_there_is(size: int) -> None:
+    data = os.urandom(size)
+    for start in (0, 1, 0xFFFFFFFF):
+        assert record.crc32(data, start) == zlib.crc32(data, start)
 
 
 def test_a_reader_knows_what_is_in_memory(tmp_path: Path) -> None:
