@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from towline.base.errors import BadMessage, JournalFull
+from towline.base.limits import Limit
 from towline.journal.spool import SpoolWriter
 from towline.protocol.codec import Header
 from towline.services.jobs import spawn
@@ -25,7 +26,8 @@ DRAIN_SECONDS = 0.5  # for pipes that somebody else still holds when the command
 LAST_WORDS = 2 * LARGE_PIPE + 2 * READ_BYTES
 NUDGE_SECONDS = 0.1  # long enough for a program to notice the one size before the other
 RETRY_SECONDS = 1.0  # after a disk error
-WRITERS = 64  # whose positions of input are remembered
+WRITERS = Limit("job_writers", 1000, "writers", "how far each one's input has got is remembered")
+WRITER_SECONDS = 24 * 3600.0  # in which whoever lost the connection comes back, or is a writer no more
 _END_OF_TRANSMISSION = b"\x04"
 
 
@@ -60,7 +62,8 @@ class Held:
         self.modes = Modes() if spec.get("size") else None
         self.tail = Tail((0, 0))
         self.spool = SpoolWriter(folder, int(spec["spool"]), drop=spec.get("overflow") == "drop-oldest")
-        self._queued: dict[str, int] = {}
+        self._queued: dict[str, int] = {}  # per writer: bytes that have come
+        self._heard: dict[str, float] = {}  # … and when the last ones did
         self._input: deque[tuple[str, memoryview]] = deque()
         self._ending_input = self._writing = False
         self._stalled: tuple[int, bytes] | None = None
@@ -190,17 +193,35 @@ class Held:
 
     # --- input ---
 
+    def position(self, writer: str) -> int:
+        """How much of a writer's input the command has taken; that is remembered now. Raises LimitExceeded.
+
+        To forget one would be to take its bytes twice when it comes back. So only those go that were silent for very
+        long, and have nothing on its way; whoever is one too many is refused.
+        """
+        now = self.house.loop.time()
+        if writer not in self._queued:
+            if len(self._queued) >= WRITERS.value:
+                silent = [each for each, at in self._heard.items() if at < now - WRITER_SECONDS]
+                for each in silent:
+                    if self._queued[each] == self.written.get(each, 0):
+                        del self._queued[each], self._heard[each]
+                        self.written.pop(each, None)
+            WRITERS.check(len(self._queued) + 1)
+            self._queued[writer] = 0
+        self._heard[writer] = now
+        return self.written.get(writer, 0)
+
     def input(self, writer: str, at: int, data: bytes, *, end: bool) -> None:
         """Bytes of a writer from its position `at` on; what was taken before is skipped. Raises BadMessage."""
-        queued = self._queued.setdefault(writer, 0)
+        if writer not in self._queued:  # forgotten since we told where it is: it is there still
+            self._queued[writer] = self.written[writer] = at
+        queued = self._queued[writer]
         if at > queued:
             raise BadMessage(f"Input from {at} on was sent; {queued} is next.")
         fresh = memoryview(data)[queued - at :]
         self._queued[writer] = queued + len(fresh)
-        while len(self._queued) > WRITERS:
-            oldest = next(iter(self._queued))
-            del self._queued[oldest]
-            self.written.pop(oldest, None)
+        self._heard[writer] = self.house.loop.time()
         if len(fresh):
             self._input.append((writer, fresh))
         self._ending_input = self._ending_input or end

@@ -9,42 +9,51 @@ from towline.base.errors import BadMessage
 from towline.base.limits import KIB
 from towline.protocol.codec import Header
 from towline.runtime.channel import Channel, Message
-from towline.services.jobs.live import Live
+from towline.services.jobs.live import Live, Writer
 from towline.services.jobs.roster import Roster
 
 UNWRITTEN = 512 * KIB  # bytes that may wait for the command to read them
 _PIECE = 256 * KIB
 
 
-async def take_input(channel: Channel, roster: Roster, live: Live | None, job: str, writer: str) -> None:
-    """Until the writer ends it or the job is over."""
-    answer, _ = await roster.keeping.ask({"t": "position", "job": job, "writer": writer}) if live else ({}, b"")
-    at = answer.get("at", 0)
-    if live is None or live.over or not isinstance(at, int):
-        channel.accept({"at": 0, "over": True})
-        channel.end({"over": True})
+async def take_input(channel: Channel, roster: Roster, live: Live | None, job: str, name: str) -> None:
+    """Until the writer `name` ends it or the job is over. Raises LimitExceeded."""
+    if live is None:
+        _end(channel)
         return
-    live.inputs.setdefault(writer, (at, answer.get("eof") is True))  # an earlier node may have brought the end
-    channel.accept({"at": at})
-    taking = asyncio.ensure_future(_take(channel, roster, live, writer, at))
-    acking = asyncio.ensure_future(_acknowledge(channel, live, writer, at))
-    try:
-        await asyncio.wait({taking, acking}, return_when=asyncio.FIRST_COMPLETED)
-        if taking.done():
-            taking.result()
-        await acking
-        channel.end({"at": live.inputs[writer][0], "eof": live.inputs[writer][1], "over": live.over})
-    finally:
-        taking.cancel()
-        acking.cancel()
+    with live.writing(name) as writer:  # before we ask: what is taken meanwhile is heard
+        answer, _ = await roster.keeping.ask({"t": "position", "job": job, "writer": name})
+        at = answer.get("at", 0)
+        if live.over or not isinstance(at, int):
+            _end(channel)
+            return
+        writer.at = max(writer.at, at)
+        writer.ended = writer.ended or answer.get("eof") is True  # an earlier node may have brought the end
+        channel.accept({"at": at})
+        taking = asyncio.ensure_future(_take(channel, roster, live, name, writer, at))
+        acking = asyncio.ensure_future(_acknowledge(channel, live, writer, at))
+        try:
+            await asyncio.wait({taking, acking}, return_when=asyncio.FIRST_COMPLETED)
+            if taking.done():
+                taking.result()
+            await acking
+            channel.end({"at": writer.at, "eof": writer.ended, "over": live.over})
+        finally:
+            taking.cancel()
+            acking.cancel()
 
 
-async def _take(channel: Channel, roster: Roster, live: Live, writer: str, at: int) -> None:
-    order: Header = {"t": "input", "job": live.row.id, "writer": writer}
+def _end(channel: Channel) -> None:
+    channel.accept({"at": 0, "over": True})
+    channel.end({"over": True})
+
+
+async def _take(channel: Channel, roster: Roster, live: Live, name: str, writer: Writer, at: int) -> None:
+    order: Header = {"t": "input", "job": live.row.id, "writer": name}
     async for message in channel.messages():
         if message.header and "size" in message.header:
             _resize(roster, live, message)
-        at = _position(message, at, live.inputs[writer][0])
+        at = _position(message, at, writer.at)
         body = message.body
         for start in range(0, len(body), _PIECE):
             piece = body[start : start + _PIECE]
@@ -54,20 +63,19 @@ async def _take(channel: Channel, roster: Roster, live: Live, writer: str, at: i
     roster.keeping.tell({**order, "at": at, "end": True})
 
 
-async def _room(live: Live, writer: str, sent: int) -> None:
+async def _room(live: Live, writer: Writer, sent: int) -> None:
     """What is not read from the channel is held back at its other end by credit."""
-    while not live.over and sent - live.inputs[writer][0] > UNWRITTEN:
+    while not live.over and sent - writer.at > UNWRITTEN:
         await live.pulse.wait()
 
 
-async def _acknowledge(channel: Channel, live: Live, writer: str, told: int) -> None:
+async def _acknowledge(channel: Channel, live: Live, writer: Writer, told: int) -> None:
     while True:
         pulse = live.pulse
-        at, ended = live.inputs[writer]
-        if at > told:
-            told = at
-            channel.send_nowait(b"", {"ack": at})
-        if ended or live.over:
+        if writer.at > told:
+            told = writer.at
+            channel.send_nowait(b"", {"ack": told})
+        if writer.ended or live.over:
             return
         await pulse.wait()
 

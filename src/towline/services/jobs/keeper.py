@@ -170,7 +170,7 @@ class Keeper:
                 held.input(str(fields["writer"]), int(fields["at"]), body, end=bool(fields.get("end")))
             case "position":
                 writer = str(fields["writer"])
-                at = held.written.get(writer, 0) if held else 0
+                at = held.position(writer) if held else 0
                 return {"at": at, "eof": held is not None and held.modes is None and held.eof}, b""
             case "resize" if held is not None:
                 held.resize(int(fields["rows"]), int(fields["columns"]))

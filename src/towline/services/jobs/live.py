@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from towline.protocol.codec import Header
 from towline.services.jobs.keeping import Keeping
@@ -22,6 +25,16 @@ class Attachment:
         self.detached = False
 
 
+@dataclass(slots=True)
+class Writer:
+    """Somebody whose input comes in, over one stream or (the old one may be half open) more. `at`: the bytes that the
+    command has taken; `ended`: there is no input any more."""
+
+    at: int = 0
+    ended: bool = False
+    streams: int = 0
+
+
 class Live:
     """A job that has not ended, as far as is known."""
 
@@ -34,13 +47,25 @@ class Live:
         self.pulse = asyncio.Event()
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.attached: set[Attachment] = set()
-        self.inputs: dict[str, tuple[int, bool]] = {}  # writer -> (bytes that were taken, whether input has ended)
+        self.inputs: dict[str, Writer] = {}  # those with a stream; where others are, the keeper knows
         self._acked = self._told = 0  # by all who look; and told to the keeper
         self._telling: asyncio.TimerHandle | None = None  # until the keeper may be told more
         self.alone: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<Live {self.row.id} end={self.end} over={self.over} attached={len(self.attached)}>"
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Writer]:
+        """What is known of a writer, kept up as long as one of their streams is open."""
+        writer = self.inputs.setdefault(name, Writer())
+        writer.streams += 1
+        try:
+            yield writer
+        finally:
+            writer.streams -= 1
+            if not writer.streams:
+                self.inputs.pop(name, None)
 
     def ring(self) -> None:
         """Something has changed."""

@@ -295,8 +295,9 @@ class Roster:
                 live.end, live.bytes = end, size
                 live.ring()
             case {"t": "input", "writer": str(writer), "at": int(at), "eof": bool(eof)}:
-                live.inputs[writer] = (at, eof)
-                live.ring()
+                if (known := live.inputs.get(writer)) is not None:
+                    known.at, known.ended = at, eof
+                    live.ring()
             case {"t": "exited", "end": int(end), "size": int(size), "exit": dict(ending)}:
                 live.end, live.ending = end, ending
                 self._finish(live, ended(live.row, ending, size))
