@@ -15,7 +15,19 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import force_setattr
-from tests.kit import TOW, NodeProcess, _round, environment, events, finished, joined, run, serving, tow, until
+from tests.kit import (
+    TOW,
+    NodeProcess,
+    environment,
+    events,
+    finished,
+    joined,
+    round_of_the_loop,
+    run,
+    serving,
+    tow,
+    until,
+)
 from tests.rooms.kit import Listener, listening, texts_of
 
 import towline
@@ -57,7 +69,7 @@ async def _chatter(line: towline.Line, name: str, count: int, rng: random.Random
         for text, future in zip(burst, futures, strict=True):
             acknowledged[text] = (await future).seq
         for _ in range(rng.randint(0, 20)):
-            await _round()
+            await round_of_the_loop()
     return acknowledged
 
 
@@ -105,7 +117,7 @@ async def _all_heard(listeners: list[Listener], count: int, direct: towline.Line
     try:
         async with asyncio.timeout(PATIENCE):
             while any(len(listener.items) < count for listener in listeners):
-                await _round()
+                await round_of_the_loop()
                 for listener in listeners:
                     assert not listener.task.done(), listener.task
     except TimeoutError:
