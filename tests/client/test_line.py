@@ -351,3 +351,20 @@ def test_what_was_said_in_the_last_moment_stays_in_the_outbox(tmp_path: Path) ->
     outbox = Outbox(home, "00" * 32)
     assert [b"in the last moment" in each.body for each in outbox.pending()] == [True]
     outbox.close()
+
+
+def test_who_is_cancelled_while_closing_leaves_no_connection_open(tmp_path: Path) -> None:
+    """… also when the loop ends right after that."""
+    with kit.running_node(tmp_path) as node:
+        node.join(tmp_path / "ann")
+
+        async def work() -> None:
+            line = await towline.connect("home", home=str(tmp_path / "ann")).__aenter__()
+            assert await _echo(line) == b"hello"
+            closing = asyncio.ensure_future(line.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait([closing])
+
+        for _ in range(3):
+            kit.run(work())

@@ -119,16 +119,20 @@ class Line(FileVerbs, RoomVerbs, JobVerbs):
 
     async def close(self) -> None:
         """Say goodbye and close. Nothing can be done with the line afterwards."""
-        await self.close_rooms()
-        self._closed = True
-        if self._dialling is not None:
-            self._dialling.cancel()
-        for connection in list(self._connections):
-            connection.close(ConnectionLost("The client is done."))
-        await self._all_gone()
-        for connection in list(self._connections):
-            connection.abort()  # the node does not answer our goodbye
-        await self._all_gone()
+        try:
+            await self.close_rooms()
+        finally:  # whoever is cancelled closes, too, but has no time for a goodbye
+            self._closed = True
+            if self._dialling is not None:
+                self._dialling.cancel()
+            for connection in list(self._connections):
+                connection.close(ConnectionLost("The client is done."))
+            try:
+                await self._all_gone()
+            finally:
+                for connection in list(self._connections):
+                    connection.abort()  # the node does not answer it
+                await self._all_gone()
 
     def tls_context(self) -> ssl.SSLContext:
         """The context for this line's connections and lanes."""
