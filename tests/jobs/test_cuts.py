@@ -21,7 +21,7 @@ from towline.client.line import Line
 from towline.client.output import Chunk
 from towline.lab.faults import FaultScript
 from towline.protocol.codec import Header
-from towline.services.jobs import keeping, roster
+from towline.services.jobs import keeping, starting
 from towline.services.jobs.messages import Spec
 from towline.services.jobs.roster import Roster
 from towline.store import Store
@@ -234,7 +234,7 @@ def test_a_dead_keeper_means_lost_and_never_an_exit_status(own: Place) -> None:
 def test_a_keeper_that_does_not_answer_is_said_to_and_starts_are_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roster, "START_SECONDS", 0.5)
+    monkeypatch.setattr(starting, "START_SECONDS", 0.5)
     monkeypatch.setattr(keeping, "ANSWER_SECONDS", 0.5)
 
     async def scenario() -> None:
@@ -264,23 +264,25 @@ def test_a_keeper_that_does_not_answer_is_said_to_and_starts_are_not_lost(
 
 
 def test_who_leaves_while_a_start_is_written_down_leaves_nothing_half_begun(tmp_path: Path) -> None:
+    async def leave(jobs: Roster, spec: Spec) -> None:
+        with jobs._store.database.transaction():  # until we are through, nobody else writes
+            asking = asyncio.ensure_future(jobs.start("ann", spec))
+            await until(lambda: jobs._starting._beginning._busy, "it is being written down")
+            asking.cancel()
+            await asyncio.wait([asking])
+
     async def scenario() -> None:
         async with serving(tmp_path / "node") as node:
             home = await joined(node, tmp_path / "ann", can="run")
             async with connect("home", home=home) as line:
                 jobs: Roster = node._services._handlers["jobs"]._roster  # type: ignore[attr-defined]
                 spec = Spec(request="once", argv=["sh", "-c", f"echo x >> {tmp_path}/begun"])
-                asking = asyncio.ensure_future(jobs.start("ann", spec))
-                await until(lambda: jobs._coming, "it is being written down")
-                asking.cancel()
-                await asyncio.wait([asking])
+                await leave(jobs, spec)
                 again = await jobs.start("ann", spec)
                 assert (await line.job(again.id).wait()).status == 0
                 assert (tmp_path / "begun").read_text() == "x\n"
                 left = Spec(request="left", argv=["true"])
-                asking = asyncio.ensure_future(jobs.start("ann", left))
-                await until(lambda: jobs._coming, "it is being written down")
-                asking.cancel()
+                await leave(jobs, left)
                 rows: list[dict[str, object]] = []
                 while {row["state"] for row in rows} != {"exited"} or len(rows) != 2:
                     rows = await line.jobs()

@@ -74,7 +74,7 @@ def test_what_cannot_be_written_down_is_not_started_and_leaves_no_descriptor(
         spec = {"job": "one", "argv": ["sleep", "60"], "cwd": "/", "env": dict(os.environ), "stdin": True}
         before = os.listdir("/proc/self/fd")
         with disk_of(0), pytest.raises(OSError, match="large"):
-            Held(house, str(tmp_path / "one"), {**spec, "size": size, "spool": 64 * KIB})
+            Held(house, SpoolWriter(str(tmp_path / "one"), 64 * KIB, drop=False), {**spec, "size": size})
         assert os.listdir("/proc/self/fd") == before
 
     run(work())

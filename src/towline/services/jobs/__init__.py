@@ -14,7 +14,8 @@ another service.
     tail.py       which of a terminal's output a newcomer needs; replay.py sends it
     keeping.py    the node's end: finds or starts the keeper
     roster.py     the node's books: which jobs there are, what became of them
-    beginning.py  how it is written down that one is to be started
+    starting.py   how one is started
+    beginning.py  … written down first, and the keeper told
     live.py       a job that has not ended, and who looks at it
     aftermath.py  … and what did when nobody was there to see it
     service.py    the service itself

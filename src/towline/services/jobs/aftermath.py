@@ -14,6 +14,7 @@ from towline.store.jobs import EXITED, KILLED, LOST, JobRow
 
 CONTROL = 3  # the kind of records that are about the job, not from it
 GONE = "The process that held it ended."
+EXEC_TRIES = 10  # a millisecond each
 
 
 def last_known(row: JobRow, folder: str) -> JobRow:
@@ -54,11 +55,19 @@ def end_orphan(row: JobRow) -> None:
     except OSError:
         return
     try:
-        with open(f"/proc/{row.pid}/environ", "rb") as file:
-            ours = f"TOWLINE_JOB={row.id}".encode() in file.read().split(b"\0")
-        if ours:
+        if f"TOWLINE_JOB={row.id}".encode() in _environment(row.pid).split(b"\0"):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except OSError:
         pass  # it has ended meanwhile
     finally:
         os.close(pidfd)
+
+
+def _environment(pid: int) -> bytes:
+    """Of a running process. In the middle of execve(2) it has none for a moment, and a zombie never has one."""
+    for _ in range(EXEC_TRIES):
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            if environment := file.read():
+                return environment
+        time.sleep(0.001)
+    return b""

@@ -50,9 +50,9 @@ class House(Protocol):
 
 
 class Held:
-    """A running job. `spec` is what the node asked for, already checked by it."""
+    """A running job. `spec` is what the node asked for, already checked by it; `spool` is new."""
 
-    def __init__(self, house: House, folder: str, spec: dict[str, Any]) -> None:
+    def __init__(self, house: House, spool: SpoolWriter, spec: dict[str, Any]) -> None:
         self.id = str(spec["job"])
         self.house = house
         self.bytes = [0, 0, 0]
@@ -61,7 +61,7 @@ class Held:
         self.eof = False  # its input is ended
         self.modes = Modes() if spec.get("size") else None
         self.tail = Tail((0, 0))
-        self.spool = SpoolWriter(folder, int(spec["spool"]), drop=spec.get("overflow") == "drop-oldest")
+        self.spool = spool
         self._queued: dict[str, int] = {}  # per writer: bytes that have come
         self._heard: dict[str, float] = {}  # … and when the last ones did
         self._input: deque[tuple[str, memoryview]] = deque()
@@ -71,8 +71,8 @@ class Held:
         self._timers: list[asyncio.TimerHandle] = []
         self._timed_out = self._left_open = self._given_up = self._over = False
         self._size: tuple[int, int] | None = None
-        # The folder is there before the process, so that nobody takes it for one that never began; what is written
-        # into it can wait until the process is on its way.
+        # The spool's folder is there before the process, so that nobody takes it for one that never began; what is
+        # written into it can wait until the process is on its way.
         self._spawn(spec)
         started = {"start": {"argv": spec["argv"], "time": time.time()}}
         try:

@@ -6,6 +6,10 @@ It owns what must not die with the node: processes, pipes, terminals, spools. On
 Unix socket in FOLDER (0700; the kernel says who the peer is); a newer one takes over. Without a job and without a
 node it ends by itself. FILES: how many files a command may have open at first, which is what the node was started
 with; the node's own limit is higher by now, and so is ours.
+
+A command comes in two messages: `prepare` while the node still writes down that it is to be started, `go` once that
+is durable. Of one that is prepared there is neither a process nor a folder nor a descriptor, so that nothing is left
+of it when the node never says `go`. Both come over a connection of their own, which only the present node can have.
 """
 
 from __future__ import annotations
@@ -20,9 +24,9 @@ import socket
 import sys
 from typing import Any
 
-from towline.base.errors import InternalError, TowlineError
+from towline.base.errors import InternalError, TowlineError, UnknownJob
 from towline.base.oserrors import disk_error
-from towline.journal.spool import remove_spool
+from towline.journal.spool import SpoolWriter, remove_spool
 from towline.protocol.codec import Header
 from towline.runtime.descriptors import raise_descriptor_limit
 from towline.runtime.loops import new_event_loop
@@ -48,7 +52,12 @@ class Keeper:
         self._links: set[Link] = set()
         self._node: Link | None = None
         self._grown: dict[str, Held] = {}
-        self._answers: list[tuple[Link, Header]] = []  # to starts: told together with what comes next
+        self._orders: Link | None = None  # over which the node has commands started
+        self._token = ""
+        self._prepared: dict[str, dict[str, Any]] = {}  # what may be told to go
+        self._env: dict[str, str] = {}  # of every command
+        self._started: list[Header] = []  # told together with what comes next, or by and by
+        self._by_and_by: asyncio.TimerHandle | None = None
         self._spool_max = 1 << 62
         self._elsewhere = 0  # bytes that spools of finished jobs take, as the node counts them
 
@@ -97,6 +106,9 @@ class Keeper:
         self._links.discard(link)
         if self._node is link:
             self._node = None
+        if self._orders is link:
+            self._orders = None
+            self._prepared.clear()
         self._rest()
 
     def _rest(self) -> None:
@@ -116,7 +128,8 @@ class Keeper:
                 link.close()
 
     def _say(self, header: Header, body: bytes = b"") -> None:
-        self._answer_starts()
+        if self._started:
+            self._tell_started()
         if self._node is not None:
             self._node.say(header, body)
 
@@ -127,42 +140,50 @@ class Keeper:
         number = header.get("r")
         try:
             answer, payload = self._obey(link, header, body)
-        except TowlineError as error:
-            answer, payload = {"t": "error", "code": error.code, "message": error.sentence}, b""
-        except OSError as error:
-            documented = disk_error(error, self.folder)
-            answer, payload = {"t": "error", "code": documented.code, "message": documented.sentence}, b""
+        except (TowlineError, OSError) as error:
+            answer, payload = {"t": "error", **self._refusal(error)}, b""
         except Exception as error:  # noqa: BLE001  # one bad request must not cost all jobs
             sentence = f"A bug in the keeper: {type(error).__name__}: {error}."
             answer, payload = {"t": "error", "code": InternalError.code, "message": sentence}, b""
             print(sentence, file=sys.stderr, flush=True)
         if number is None:
             return
-        answer = {"t": "ok", **answer, "r": number}
-        if header.get("t") == "start" and answer["t"] == "ok":
-            self._answer_soon(link, answer)
-        else:
-            link.say(answer, payload)
+        link.say({"t": "ok", **answer, "r": number}, payload)
 
-    def _answer_soon(self, link: Link, answer: Header) -> None:
+    def _refusal(self, error: TowlineError | OSError) -> Header:
+        documented = error if isinstance(error, TowlineError) else disk_error(error, self.folder)
+        return {"code": documented.code, "message": documented.sentence}
+
+    def _started_soon(self, held: Held) -> None:
         """It has started; most have also ended, or printed something, before anybody could do anything with that."""
-        if not self._answers:
-            self.loop.call_later(ANSWER_SECONDS, self._answer_starts)
-        self._answers.append((link, answer))
+        if self._by_and_by is None:
+            self._by_and_by = self.loop.call_later(ANSWER_SECONDS, self._tell_started)
+        self._started.append({"t": "started", "job": held.id, "pid": held.pid})
 
-    def _answer_starts(self) -> None:
-        answers, self._answers = self._answers, []
-        for link, answer in answers:
-            link.say(answer)
+    def _tell_started(self) -> None:
+        if self._by_and_by is not None:  # or it would part the next start from its end
+            self._by_and_by.cancel()
+            self._by_and_by = None
+        started, self._started = self._started, []
+        for header in started:
+            if self._node is not None:
+                self._node.say(header)
 
     def _obey(self, link: Link, header: Header, body: bytes) -> tuple[Header, bytes]:
         fields: dict[str, Any] = dict(header)
         held = self._jobs.get(str(fields.get("job", "")))
         match fields.get("t"):
             case "hello":
-                return self._take_over(link, fields)
-            case "start":
-                return self._start(json.loads(body)), b""
+                return self._take_over(link, fields, json.loads(body))
+            case "orders" if fields.get("token") == self._token:
+                self._orders = link
+            case "prepare" if link is self._orders:
+                spec = json.loads(body)
+                self._prepared[str(fields["job"])] = spec | {"env": self._env | spec["env"]}
+            case "drop" if link is self._orders:
+                self._prepared.pop(str(fields["job"]), None)
+            case "go" if link is self._orders:
+                self._go(str(fields["job"]))
             case "spool":
                 self._elsewhere = int(fields["elsewhere"])
                 self._stir()
@@ -193,27 +214,41 @@ class Keeper:
                 pass  # about a job that has just ended
         return {}, b""
 
-    def _take_over(self, link: Link, fields: dict[str, Any]) -> tuple[Header, bytes]:
-        before, self._node = self._node, link
+    def _take_over(self, link: Link, fields: dict[str, Any], env: dict[str, str]) -> tuple[Header, bytes]:
+        before, self._node, self._env = self._node, link, env
         if before is not None:
             before.close()
+        if self._orders is not None:
+            self._orders.close()
+        self._orders, self._token = None, os.urandom(12).hex()
+        self._prepared.clear()
         self._spool_max, self._elsewhere = int(fields["spool"]), int(fields["elsewhere"])
         self._stir()
         rows = [held.describe() for held in self._jobs.values()]
-        return {"v": VERSION, "pid": os.getpid()}, json.dumps(rows).encode()
+        return {"v": VERSION, "pid": os.getpid(), "token": self._token}, json.dumps(rows).encode()
 
-    def _start(self, spec: dict[str, Any]) -> Header:
-        known = self._jobs.get(str(spec["job"]))
-        if known is not None:
-            return {"pid": known.pid}
-        folder = os.path.join(self.folder, str(spec["job"]))
+    def _go(self, job: str) -> None:
+        """Start what was prepared. Once: it is taken out, and a folder that is there is another start's."""
         try:
-            held = Held(self, folder, spec)
+            held = self._jobs.get(job) or self._start(job)
+        except (TowlineError, OSError) as error:
+            self._say({"t": "refused", "job": job, **self._refusal(error)})
+        else:
+            self._started_soon(held)
+
+    def _start(self, job: str) -> Held:
+        spec = self._prepared.pop(job, None)
+        if spec is None:
+            raise UnknownJob("The process that holds jobs was told to start what it had not been told of.")
+        folder = os.path.join(self.folder, job)
+        spool = SpoolWriter(folder, int(spec["spool"]), drop=spec.get("overflow") == "drop-oldest")
+        try:
+            held = self._jobs[job] = Held(self, spool, spec)
         except (TowlineError, OSError):
+            spool.close()
             remove_spool(folder)
             raise
-        self._jobs[held.id] = held
-        return {"pid": held.pid}
+        return held
 
     def _stir(self) -> None:
         """There may be room in the spools again."""

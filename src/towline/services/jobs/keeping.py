@@ -15,7 +15,8 @@ from towline.base.oserrors import oserrors
 from towline.base.text import printable
 from towline.protocol.codec import Header
 from towline.runtime.descriptors import STARTED_WITH
-from towline.services.jobs.link import SOCKET_NAME, VERSION, Link
+from towline.services.jobs.link import SOCKET_NAME, VERSION, Link, Orders
+from towline.services.jobs.messages import surroundings
 from towline.transports.unix import short_path
 
 START_SECONDS = 15.0
@@ -32,6 +33,7 @@ class Keeping:
         self.spool = spool
         self.elsewhere = 0  # bytes on disk of finished jobs
         self._hear, self._lost = hear, lost
+        self.orders: Orders | None = None  # there while the keeper is
         self._link: Link | None = None
         self._turn = asyncio.Lock()
         self._asked: dict[int, asyncio.Future[tuple[Header, bytes]]] = {}
@@ -48,48 +50,65 @@ class Keeping:
 
     async def adopt(self) -> Rows | None:
         """Take over the keeper that is there, and the jobs it holds; None when there is none."""
-        loop = asyncio.get_running_loop()
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
         try:
-            with short_path(os.path.join(self.folder, SOCKET_NAME)) as short:
-                await loop.sock_connect(sock, short)
-            _, link = await loop.create_unix_connection(lambda: Link(self._on_message, self._on_gone), sock=sock)
+            sock = await self._connected()
         except OSError:
-            sock.close()
             return None
+        _, link = await self._loop.create_unix_connection(lambda: Link(self._on_message, self._on_gone), sock=sock)
         if link.peer_uid != os.getuid():
             link.close()
             return None
         self._link = link
         try:
-            answer, body = await self.ask({"t": "hello", "spool": self.spool, "elsewhere": self.elsewhere})
+            header: Header = {"t": "hello", "spool": self.spool, "elsewhere": self.elsewhere}
+            answer, body = await self.ask(header, json.dumps(surroundings()).encode())
+            if answer.get("v") != VERSION:
+                raise InternalError("The jobs of this node are held by another version of Towline.")
+            sock = await self._connected()
         except ConnectionLost:
             return None  # it was just about to end
-        except TimedOut:
-            self._link = None  # it does not know us, and would tell us nothing
+        except (TimedOut, OSError) as error:
+            self._link = None  # it does not know us, and would tell us nothing; or we cannot tell it what to start
             link.close()
-            raise
-        if answer.get("v") != VERSION:
-            raise InternalError("The jobs of this node are held by another version of Towline.")
+            if isinstance(error, TimedOut):
+                raise
+            return None
+        if link is not self._link:
+            sock.close()  # … and has
+            return None
+        sock.setblocking(True)
+        self.orders = Orders(sock, str(answer["token"]))
         rows: Rows = json.loads(body)
         return rows
 
-    async def ready(self) -> None:
-        """See to it that there is a keeper. Raises DiskError, InternalError."""
-        if self._link is not None:
-            return
+    async def _connected(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            with short_path(os.path.join(self.folder, SOCKET_NAME)) as short:
+                await self._loop.sock_connect(sock, short)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def ready(self) -> Orders:
+        """See to it that there is a keeper; the way to have it start commands. Raises DiskError, InternalError."""
+        if self.orders is not None:
+            return self.orders
         async with self._turn:
             for _ in range(TRIES):
-                if self._link is not None or await self.adopt() is not None:
-                    return
-                await asyncio.to_thread(self._launch)
-            if self._link is None and await self.adopt() is None:
+                if self.orders is None and await self.adopt() is None:
+                    await asyncio.to_thread(self._launch)
+                if self.orders is not None:
+                    return self.orders
+            if await self.adopt() is None or self.orders is None:
                 raise InternalError("The process that holds jobs could not be started; its log is jobs/keeper.log.")
+            return self.orders
 
-    async def ask(self, header: Header, body: bytes = b"", *, patient: bool = False) -> tuple[Header, bytes]:
-        """A request and its answer. Raises what the keeper refuses with, ConnectionLost, and TimedOut unless we are
-        `patient`: it is stopped, or its disk is, and what was asked for may be done yet."""
+    async def ask(self, header: Header, body: bytes = b"") -> tuple[Header, bytes]:
+        """A request and its answer. Raises what the keeper refuses with, ConnectionLost, and TimedOut: it is stopped,
+        or its disk is, and what was asked for may be done yet."""
         if self._link is None:
             raise ConnectionLost("The process that holds the jobs is gone.")
         self._number += 1
@@ -98,7 +117,7 @@ class Keeping:
         self._asked[number] = answer
         self._link.say({**header, "r": number}, body)
         try:
-            async with asyncio.timeout(None if patient else ANSWER_SECONDS):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 return await answer
         except TimeoutError:
             raise TimedOut("The process that holds jobs does not answer.") from None
@@ -128,6 +147,7 @@ class Keeping:
         if link is not None:
             link.close()
         self._fail_all()
+        self._close_orders()
 
     def _on_message(self, link: Link, header: Header, body: bytes) -> None:
         number = header.get("r")
@@ -149,7 +169,13 @@ class Keeping:
             return
         self._link = None
         self._fail_all()
+        self._close_orders()
         self._lost()
+
+    def _close_orders(self) -> None:
+        orders, self.orders = self.orders, None
+        if orders is not None:
+            orders.close()
 
     def _fail_all(self) -> None:
         for answer in self._asked.values():

@@ -7,8 +7,10 @@ of another version says so in its first frame.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from typing import cast
 
@@ -17,7 +19,7 @@ from towline.base.limits import KIB, MIB
 from towline.protocol.codec import Decoder, Header, encode_header
 from towline.protocol.table import PREFIX, Kind
 
-VERSION = 1
+VERSION = 2
 SOCKET_NAME = "keeper.sock"
 _MAX_HEADER = 60 * KIB
 _MAX_BODY = 8 * MIB
@@ -47,9 +49,7 @@ class Link(asyncio.Protocol):
     def say(self, header: Header, body: bytes = b"") -> None:
         """Send one message; lost when the other end is gone."""
         if self._transport is not None:
-            encoded = encode_header(header)
-            prefix = PREFIX.pack(Kind.DATA, 0, len(encoded), len(body), 1)
-            self._transport.write(prefix + encoded + body)
+            self._transport.write(_encoded(header, body))
 
     def close(self) -> None:
         """End it."""
@@ -73,3 +73,40 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._gone(self)
+
+
+class Orders:
+    """A node's second way to its keeper, for commands to start: from the thread that writes them down.
+
+    `token` is what the keeper gave the node that it belongs to. Blocking, for one thread; any may close it.
+    """
+
+    def __init__(self, sock: socket.socket, token: str) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()  # a descriptor is closed while nobody uses it: its number is soon another's
+        self.say([({"t": "orders", "token": token}, b"")])
+
+    def __repr__(self) -> str:
+        return f"<Orders {self._sock!r}>"
+
+    def say(self, messages: list[tuple[Header, bytes]]) -> bool:
+        """Send them in one piece; False when the keeper will not obey the last one, because it is gone."""
+        data = b"".join(_encoded(header, body) for header, body in messages)
+        try:
+            with self._lock:
+                self._sock.sendall(data)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """End it, also for who is just sending."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            self._sock.close()
+
+
+def _encoded(header: Header, body: bytes) -> bytes:
+    encoded = encode_header(header)
+    return PREFIX.pack(Kind.DATA, 0, len(encoded), len(body), 1) + encoded + body

@@ -45,7 +45,9 @@ class Live:
         self.over = False
         self.ending: Header | None = None  # how it ended, in the keeper's words
         self.pulse = asyncio.Event()
-        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.gone = False  # the keeper was told to start it
+        self.settled = False  # it has answered, or never will
+        self.problem: BaseException | None = None  # with that
         self.attached: set[Attachment] = set()
         self.inputs: dict[str, Writer] = {}  # those with a stream; where others are, the keeper knows
         self._acked = self._told = 0  # by all who look; and told to the keeper
@@ -71,6 +73,19 @@ class Live:
         """Something has changed."""
         pulse, self.pulse = self.pulse, asyncio.Event()
         pulse.set()
+
+    async def wait_settled(self) -> JobRow:
+        """Wait until it has started; the row as it is then. Raises what kept it from that."""
+        while not self.settled:
+            await self.pulse.wait()
+        if self.problem is not None:
+            raise self.problem
+        return self.row
+
+    def settle(self, problem: BaseException | None = None) -> None:
+        """It has started, or will not."""
+        self.settled, self.problem = True, problem
+        self.ring()
 
     def release(self, upto: int, keeping: Keeping) -> None:
         """All who look have got everything up to `upto`: the keeper is told, but not for each."""

@@ -118,25 +118,26 @@ def check_grants(grants: Grants, spec: Spec) -> None:
         raise NoGrant("With a list of commands no variables may be set.")
 
 
-def order_for(job: str, spec: Spec, spool: int) -> dict[str, Any]:
-    """What the keeper is told: everything resolved."""
-    base = _surroundings()
-    env = base | ({"TERM": spec.term} if spec.size else {}) | spec.env | {"TOWLINE_JOB": job}
+def order_for(job: str, spec: Spec, spool: int) -> bytes:
+    """What the keeper is told: everything resolved; of the variables those that come on top of `surroundings`."""
+    base = surroundings()
+    env = ({"TERM": spec.term} if spec.size else {}) | spec.env | {"TOWLINE_JOB": job}
     argv, program = spec.argv, ""
     if spec.login:
         argv, program = ["-" + os.path.basename(base["SHELL"])], base["SHELL"]
     elif spec.shell:
         argv = ["/bin/sh", "-c", spec.argv[0]]
     cwd = os.path.join(base["HOME"], spec.cwd) if spec.cwd else base["HOME"]
-    return {
+    order = {
         "job": job, "argv": argv, "program": program, "cwd": cwd, "env": env,
         "stdin": spec.stdin, "size": spec.size, "timeout": spec.timeout, "grace": KILL_GRACE,
         "overflow": spec.overflow, "spool": spool,
     }  # fmt: skip
+    return json.dumps(order).encode()
 
 
 @functools.cache
-def _surroundings() -> dict[str, str]:
+def surroundings() -> dict[str, str]:
     """The variables of every command: the node's own, without what is about the node or its terminal."""
     account = pwd.getpwuid(os.getuid())
     ours = ("TOWLINE", "PYTHON", "PYTEST")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -13,22 +12,21 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from towline.base.errors import ConnectionLost, Draining, JobLost, LimitExceeded, TimedOut, TowlineError, UnknownJob
-from towline.base.ids import short_id
+from towline.base.errors import JobLost, LimitExceeded, TowlineError, UnknownJob, error_from_wire
+from towline.base.text import printable
 from towline.journal.spool import remove_spool
 from towline.protocol.codec import Header
 from towline.services.jobs import messages
 from towline.services.jobs.aftermath import ended, last_known
-from towline.services.jobs.beginning import Beginning
 from towline.services.jobs.keeping import Keeping
 from towline.services.jobs.live import Attachment, Live
 from towline.services.jobs.messages import Spec, signal_name
+from towline.services.jobs.starting import Starting
 from towline.store import Store
 from towline.store.jobs import JOB_ROWS, RUNNING, STARTING, JobRow
 
 log = logging.getLogger("towline.jobs")
 SAVE_SECONDS = 0.05
-START_SECONDS = 20.0  # that whoever starts something waits at the most; a keeper may have to be started, too
 SWEEP_SECONDS = 600.0
 CROWDED = 0.75  # of the node's spool: from here on the oldest outputs that were read go first
 
@@ -39,14 +37,13 @@ class Roster:
     def __init__(self, store: Store, folder: str, *, spool: int, spool_per_job: int) -> None:
         self.folder, self.spool_per_job = folder, spool_per_job
         self.draining = asyncio.Event()
+        self.closing = asyncio.Event()
         self.live: dict[str, Live] = {}
         self.keeping = Keeping(folder, spool, self._hear, self._keeper_lost)
+        self._starting = Starting(self, store)
         self._store = store
-        self._beginning = Beginning(store)
         self._todo: list[Callable[[], object]] = []
         self._saving: asyncio.Task[None] | None = None
-        self._closing = asyncio.Event()
-        self._coming: list[tuple[str, bool]] = []  # (person, terminal) of starts that are not in `live` yet
         self._read_out: set[str] = set()  # finished jobs whose end somebody has
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -62,7 +59,8 @@ class Roster:
             if (known := by_id.pop(row.id, None)) is not None:
                 live = self.live[row.id] = Live(replace(row, state=RUNNING, pid=int(str(known["pid"]))))
                 live.end, live.bytes = int(str(known["end"])), int(str(known["bytes"]))
-                live.started.set_result(None)
+                live.gone = True
+                live.settle()
                 self._arm(live)
             else:
                 await asyncio.to_thread(self._settle, row)
@@ -72,7 +70,7 @@ class Roster:
 
     async def close(self) -> None:
         """Write down what is known; the jobs go on."""
-        self._closing.set()
+        self.closing.set()
         self.draining.set()
         if self._sweeping is not None:
             self._sweeping.cancel()
@@ -82,6 +80,7 @@ class Roster:
         self.keeping.close()
         while self._saving is not None:
             await asyncio.shield(self._saving)
+        await asyncio.to_thread(self._starting.close)
 
     # --- asking ---
 
@@ -90,90 +89,26 @@ class Roster:
         return os.path.join(self.folder, job)
 
     async def start(self, person: str, spec: Spec) -> JobRow:
-        """Start it, or find what the same request started before. Raises what keeps it from starting."""
+        """See `Starting.start`. Raises LimitExceeded, too."""
         try:
             await self._check_spool(person)
             self._check_limits(person, spec)
         except LimitExceeded:
             if not await asyncio.to_thread(self._store.jobs.is_known, person, spec.request):
                 raise  # otherwise it has started already, and nobody heard of it
-        coming = (person, spec.size is not None)
-        spool = min(int(spec.spool) or self.spool_per_job, self.spool_per_job)
-        row = JobRow(
-            id=short_id(os.urandom(5)), person=person, request=spec.request,
-            argv=[spec.shown] if spec.login else spec.argv,
-            terminal=spec.size is not None, on_disconnect=spec.on_disconnect, after=spec.after, state=STARTING,
-            started=time.time(),
-        )  # fmt: skip
-        self._coming.append(coming)
-        # Whoever asked may leave in the middle, or be told that it takes too long: it goes on; the books are kept.
-        # What nobody would start any more must not stand in them as if it ran.
-        beginning = asyncio.ensure_future(self._begin(row, spec, max(spool, messages.LEAST_SPOOL), coming))
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                return await asyncio.shield(beginning)
-        except TimeoutError:
-            raise TimedOut(
-                "The process that holds jobs does not answer. The command may start yet: tow jobs shows it."
-            ) from None
-
-    async def _begin(self, row: JobRow, spec: Spec, spool: int, coming: tuple[str, bool]) -> JobRow:
-        try:
-            row, new = await self._beginning.begin(row)
-        finally:
-            self._coming.remove(coming)
-        live = self.live.get(row.id)
-        if live is not None:
-            await asyncio.shield(live.started)
-            return live.row
-        if not new and (row.state != STARTING or self._was_begun(row)):
-            return row
-        live = self.live[row.id] = Live(row)
-        return await self._start(live, spec, spool)
-
-    async def _start(self, live: Live, spec: Spec, spool: int) -> JobRow:
-        row = live.row
-        live.started.add_done_callback(lambda started: started.cancelled() or started.exception())
-        order = json.dumps(messages.order_for(row.id, spec, spool)).encode()
-        try:
-            await self.keeping.ready()
-            answer, _ = await self.keeping.ask({"t": "start"}, order, patient=True)  # however late: it runs then
-        except ConnectionLost:
-            error: TowlineError = JobLost("The process that holds jobs ended while it started this one.")
-            if self._closing.is_set():  # it was us who left; asked again, the next node knows
-                error = Draining(retry_after=0.5)
-            live.started.set_exception(error)
-            raise error
-        except TowlineError as error:
-            try:
-                await asyncio.to_thread(self._store.jobs.forget, row.id)
-            finally:
-                self.live.pop(row.id, None)
-                live.started.set_exception(error)
-            raise
-        if not live.over:
-            live.row = replace(live.row, state=RUNNING, pid=int(str(answer["pid"])))
-            asyncio.get_running_loop().call_later(SAVE_SECONDS, self._save_running, live)
-            self._arm(live)
-        live.started.set_result(None)
-        return live.row
+        return await self._starting.start(person, spec)
 
     def _save_running(self, live: Live) -> None:
         """Most commands have ended by now, and are written down once."""
-        if not live.over and not self._closing.is_set():
+        if not live.over and not self.closing.is_set():
             row = live.row
             self._save(lambda: self._store.jobs.update(row) if not live.over else None)
 
-    def _was_begun(self, row: JobRow) -> bool:
-        """Whether a keeper has made its spool, which comes before its process."""
-        return os.path.isdir(self.spool_folder(row.id))
-
     def _check_limits(self, person: str, spec: Spec) -> None:
         mine = [live for live in self.live.values() if live.row.person == person and not live.over]
-        coming = [terminal for whose, terminal in self._coming if whose == person]
-        messages.RUNNING_PER_PERSON.check(len(mine) + len(coming) + 1)
+        messages.RUNNING_PER_PERSON.check(len(mine) + 1)
         if spec.size is not None:
-            messages.TERMINALS_PER_PERSON.check(sum(live.row.terminal for live in mine) + sum(coming) + 1)
+            messages.TERMINALS_PER_PERSON.check(sum(live.row.terminal for live in mine) + 1)
 
     async def _check_spool(self, person: str) -> None:
         """Raise LimitExceeded when the person's kept output is too much. Makes room first where that is possible."""
@@ -291,6 +226,10 @@ class Roster:
         if live is None:
             return
         match header:
+            case {"t": "started", "pid": int(pid)} if not live.settled:
+                self._started(live, pid)
+            case {"t": "refused", "code": int(code), "message": str(message)} if not live.settled:
+                self._starting.refuse(live, error_from_wire(code, printable(message), retryable=False))
             case {"t": "grown", "end": int(end), "bytes": int(size)}:
                 live.end, live.bytes = end, size
                 live.ring()
@@ -303,6 +242,13 @@ class Roster:
                 self._finish(live, ended(live.row, ending, size))
             case _:
                 pass  # a newer keeper may say more
+
+    def _started(self, live: Live, pid: int) -> None:
+        live.row = replace(live.row, state=RUNNING, pid=pid)
+        asyncio.get_running_loop().call_later(SAVE_SECONDS, self._save_running, live)
+        self._arm(live)
+        live.gone = True
+        live.settle()
 
     def _finish(self, live: Live, row: JobRow) -> None:
         live.row, live.over, live.bytes = row, True, row.bytes
@@ -319,12 +265,18 @@ class Roster:
         """Its jobs are lost, unless their spools say that they had ended."""
         log.error("the process that held the jobs has gone; %d jobs are lost", len(self.live))
         for live in list(self.live.values()):
-            if not live.over:
-                self._finish(live, last_known(live.row, self.spool_folder(live.row.id)))
+            if live.gone and not live.over:
+                self.lose(live)
+
+    def lose(self, live: Live) -> None:
+        """Its keeper has ended: what its spool says is all that is known."""
+        self._finish(live, last_known(live.row, self.spool_folder(live.row.id)))
+        if not live.settled:
+            live.settle(JobLost("The process that holds jobs ended while it started this one."))
 
     def _settle(self, row: JobRow) -> None:
         """A job of an earlier node that nobody holds any more. Blocking."""
-        if row.state == STARTING and not self._was_begun(row):
+        if row.state == STARTING and not self._starting.was_begun(row):
             self._store.jobs.forget(row.id)  # it never came to that
             return
         known = last_known(row, self.spool_folder(row.id))
@@ -344,7 +296,7 @@ class Roster:
 
     async def _save_all(self) -> None:
         try:
-            await _either(self._closing, SAVE_SECONDS)  # a few more may come
+            await _either(self.closing, SAVE_SECONDS)  # a few more may come
             while self._todo:
                 todo, self._todo = self._todo, []
                 try:

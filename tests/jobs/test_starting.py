@@ -1,0 +1,172 @@
+"""Told what to start, told to go: a keeper, its node's two ways to it, and what happens when a message is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.kit import run, until
+
+from towline.base.errors import InternalError, UnknownJob
+from towline.protocol.codec import Decoder, Header
+from towline.services.jobs.beginning import Beginning, Begun
+from towline.services.jobs.keeper import Keeper
+from towline.services.jobs.link import Link, Orders
+from towline.store import Store
+from towline.store.jobs import STARTING, JobRow
+
+
+class Node:
+    """A node's two ways to a keeper in this process, without the node. `heard` is what the keeper said."""
+
+    def __init__(self) -> None:
+        self.heard: list[Header] = []
+
+    async def connect(self, keeper: Keeper) -> None:
+        loop = asyncio.get_running_loop()
+        (ours, theirs), (mine, its) = socket.socketpair(), socket.socketpair()
+        await loop.create_unix_connection(keeper.link, sock=theirs)
+        await loop.create_unix_connection(keeper.link, sock=its)
+        _, self.link = await loop.create_unix_connection(
+            lambda: Link(lambda _, header, __: self.heard.append(header), lambda _: None), sock=ours
+        )
+        self.link.say({"t": "hello", "r": 1, "spool": 1 << 30, "elsewhere": 0}, json.dumps(dict(os.environ)).encode())
+        await until(lambda: self.heard, "the keeper greets")
+        self.orders = Orders(mine, str(self.heard.pop()["token"]))
+
+    def prepare(self, job: str, *argv: str) -> None:
+        order: dict[str, Any] = {"job": job, "argv": argv, "cwd": "/", "env": {}, "spool": 1 << 20}
+        self.orders.say([({"t": "prepare", "job": job}, json.dumps(order).encode())])
+
+    def go(self, job: str) -> None:
+        self.orders.say([({"t": "go", "job": job}, b"")])
+
+    async def hears(self, *types: str) -> list[Header]:
+        await until(lambda: [header["t"] for header in self.heard] == [*types], f"{types} of {self.heard}")
+        heard, self.heard = self.heard, []
+        return heard
+
+    def close(self) -> None:
+        self.orders.close()
+        self.link.close()
+
+
+def kept(folder: Path, work: Callable[[Keeper, Node], Awaitable[None]]) -> None:
+    async def go() -> None:
+        keeper, node = Keeper(str(folder), asyncio.get_running_loop()), Node()
+        await node.connect(keeper)
+        before = os.listdir("/proc/self/fd")
+        await work(keeper, node)
+        assert len(os.listdir("/proc/self/fd")) <= len(before)
+        node.close()
+        await keeper.over.wait()  # it holds nothing
+
+    run(go())
+
+
+def test_what_is_prepared_is_nothing_until_it_goes_and_goes_once(tmp_path: Path) -> None:
+    async def work(keeper: Keeper, node: Node) -> None:
+        before = os.listdir("/proc/self/fd")
+        node.prepare("one", "sh", "-c", f"echo x >> {tmp_path}/ran")
+        node.prepare("two", "sh", "-c", f"echo x >> {tmp_path}/never")
+        node.orders.say([({"t": "drop", "job": "two"}, b"")])
+        await until(lambda: "one" in keeper._prepared and "two" not in keeper._prepared)
+        assert os.listdir("/proc/self/fd") == before
+        assert os.listdir(tmp_path) == []
+        node.go("one")
+        node.go("one")  # while it runs, or when it has ended
+        node.go("two")
+        await until(lambda: sum(header["t"] == "exited" for header in node.heard) == 1)
+        await until(lambda: any(header.get("job") == "two" for header in node.heard))
+        node.go("one")
+        await until(lambda: node.heard[-1] == node.heard[-1] | {"t": "refused", "job": "one"})
+        assert {header["code"] for header in node.heard if header["t"] == "refused"} == {UnknownJob.code}
+        assert (tmp_path / "ran").read_text() == "x\n"
+        assert not (tmp_path / "never").exists()
+        assert len({header["pid"] for header in node.heard if header["t"] == "started"}) == 1
+
+    kept(tmp_path, work)
+
+
+def test_a_start_under_the_name_of_one_before_leaves_its_spool_alone(tmp_path: Path) -> None:
+    async def work(keeper: Keeper, node: Node) -> None:
+        node.prepare("one", "true")
+        node.go("one")
+        await node.hears("started", "exited")
+        files = {path: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+        node.prepare("one", "sh", "-c", f"echo x > {tmp_path}/again")
+        node.go("one")
+        await node.hears("refused")
+        assert {path: path.read_bytes() for path in (tmp_path / "one").iterdir()} == files
+        assert not (tmp_path / "again").exists()
+
+    kept(tmp_path, work)
+
+
+def test_a_node_that_ends_between_the_two_has_started_nothing(tmp_path: Path) -> None:
+    async def work(keeper: Keeper, node: Node) -> None:
+        node.prepare("one", "sh", "-c", f"echo x > {tmp_path}/ran")
+        await until(lambda: keeper._prepared)
+        after = Node()
+        await after.connect(keeper)  # takes over
+        node.go("one")  # late, over a way that is none any more
+        after.go("one")
+        (refused,) = await after.hears("refused")
+        assert refused["code"] == UnknownJob.code
+        after.prepare("two", "sh", "-c", f"echo x > {tmp_path}/ran")
+        await until(lambda: keeper._prepared)
+        after.close()  # killed
+        await until(lambda: not keeper._prepared)
+        assert os.listdir(tmp_path) == []
+
+    kept(tmp_path, work)
+
+
+def _row(job: str, request: str) -> JobRow:
+    return JobRow(job, "ann", request, ["true"], False, "keep", 0.0, STARTING, 1.0)
+
+
+def _said(sock: socket.socket) -> list[tuple[object, object]]:
+    sock.setblocking(False)
+    frames = Decoder(1 << 16, 1 << 16).feed(sock.recv(1 << 16))
+    return [(frame.header["t"], frame.header.get("job")) for frame in frames if frame.header is not None]
+
+
+def test_only_what_is_written_down_goes(tmp_path: Path) -> None:
+    async def go() -> None:
+        store = Store.open(str(tmp_path))
+        beginning, (ours, theirs) = Beginning(store), socket.socketpair()
+        orders = Orders(ours, "token")
+        told: list[Begun] = []
+        beginning.begin(_row("one", "same"), b"", orders, told.append)
+        beginning.begin(_row("two", "same"), b"", orders, told.append)  # sent again
+        await until(lambda: len(told) == 2)
+        assert [(begun.row.id, begun.new, begun.went) for begun in told] == [
+            ("one", True, True),
+            ("one", False, False),
+        ]
+        store.close()  # as good as a disk that fails
+        beginning.begin(_row("three", "other"), b"", orders, told.append)
+        await until(lambda: len(told) == 3)
+        assert isinstance(told[2].problem, InternalError)
+        assert not told[2].went
+        said = _said(theirs)
+        assert said[0] == ("orders", None)
+        assert sorted(said[1:5], key=str) == [("drop", "two"), ("go", "one"), ("prepare", "one"), ("prepare", "two")]
+        assert said[5:] == [("prepare", "three"), ("drop", "three")]
+        theirs.close()
+        with pytest.raises(BrokenPipeError):
+            ours.send(b"x")
+        beginning.resume(_row("one", "same"), b"", orders, told.append)
+        await until(lambda: len(told) == 4)
+        assert not told[3].went  # there is no keeper
+        await asyncio.to_thread(beginning.close)
+        orders.close()
+
+    run(go())
