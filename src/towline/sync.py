@@ -156,6 +156,7 @@ class Room(_Mirror[_AsyncRoom]):
     """A chat room; see `towline.client.rooms.Room`."""
 
     say = _verb(_AsyncRoom.say)
+    say_all = _verb(_AsyncRoom.say_all)
     me = _verb(_AsyncRoom.me)
     edit = _verb(_AsyncRoom.edit)
     delete = _verb(_AsyncRoom.delete)
@@ -291,9 +292,10 @@ def connect(
     home: str | None = None,
     give_up: float | None = None,
     on_event: Callable[[LineEvent], None] | None = None,
+    outbox: bool = True,
 ) -> Line:
     """`towline.connect`, blocking: a line to the node known as `alias`. Raises UnknownAlias, LaxPermissions."""
-    return Line(_connect(alias, home=home, give_up=give_up, on_event=on_event))
+    return Line(_connect(alias, home=home, give_up=give_up, on_event=on_event, outbox=outbox))
 
 
 def join(code: str, alias: str | None = None, *, home: str | None = None, give_up: float | None = None) -> Node:

@@ -130,6 +130,43 @@ class Conformance:
         self.run(tmp_path / "log", use)
         self.run(tmp_path / "log", again)
 
+    def test_many_at_once_each_get_their_seq_or_are_refused_by_themselves(self, tmp_path: Path) -> None:
+        large = bytes((1 << 20) + 1)
+
+        async def use(log: Log) -> None:
+            assert await log.append_many(1, []) == []
+            assert await log.append_many(1, [(b"a", b"1"), (b"", b"2"), (b"c", b"3")]) == [1, 2, 3]
+            mixed = [(b"d", b"4"), (b"a", b"1"), (b"a", b"other"), (b"e", large), (bytes(65), b""), (b"d", b"4"),
+                     (b"d", b"other"), (b"", b"2"), (b"f", b"6")]  # fmt: skip
+            first, known, reused, too_large, long_id, twice, other, plain, last = await log.append_many(1, mixed)
+            assert (first, known, twice, plain, last) == (4, 1, 4, 5, 6)
+            assert isinstance(reused, IdReused)
+            assert isinstance(other, IdReused)
+            assert isinstance(too_large, LimitExceeded)
+            assert isinstance(long_id, LimitExceeded)
+            assert await log.append_many(1, [(b"a", b"1"), (b"f", b"6")]) == [1, 6]  # nothing new among them
+            assert payloads(await read_all(log)) == [b"1", b"2", b"3", b"4", b"2", b"6"]
+
+        async def again(log: Log) -> None:  # sent again in part, with some that are new
+            entries = [(b"f", b"6"), (b"g", b"7"), (b"d", b"4"), (b"h", b"8")]
+            assert await log.append_many(1, entries) == [6, 7, 4, 8]
+            assert await log.append_many(1, entries) == [6, 7, 4, 8]
+            assert payloads(await read_all(log))[6:] == [b"7", b"8"]
+
+        self.run(tmp_path / "log", use)
+        self.run(tmp_path / "log", again)
+
+    def test_batches_of_several_writers_are_each_in_their_order(self, tmp_path: Path) -> None:
+        async def use(log: Log) -> None:
+            batches = [[(b"%d/%d" % (w, i), b"%d/%d" % (w, i)) for i in range(20)] for w in range(10)]
+            seqs = await asyncio.gather(*(log.append_many(1, batch) for batch in batches))
+            assert all(each == sorted(each) for each in seqs)  # type: ignore[type-var]
+            assert sorted(seq for each in seqs for seq in each) == list(range(1, 201))  # type: ignore[type-var]
+            assert await asyncio.gather(*(log.append_many(1, batch) for batch in batches)) == seqs
+            assert len(await read_all(log)) == 200
+
+        self.run(tmp_path / "log", use)
+
     def test_an_id_with_another_payload_is_refused_and_nothing_is_kept(self, tmp_path: Path) -> None:
         async def use(log: Log) -> None:
             await log.append(1, b"a", id=b"x")

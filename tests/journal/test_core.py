@@ -15,7 +15,7 @@ from towline.journal.batch import Options
 from towline.journal.committer import Committer
 from towline.journal.core import Journal
 from towline.journal.descriptors import Descriptors
-from towline.journal.ids import IdTable
+from towline.journal.ids import IdTable, Sieve
 
 SECOND = 10**9
 
@@ -58,6 +58,37 @@ def test_nothing_is_acknowledged_or_seen_before_it_was_synced(
     ticket.result(20)
     assert seen == [(False, 1)]
     journal.close()
+
+
+@pytest.mark.parametrize("segment_bytes", [300, 1000, 1 << 20])
+def test_ids_of_a_batch_that_goes_over_segments_are_known_at_every_moment(tmp_path: Path, segment_bytes: int) -> None:
+    journal = Journal.open(str(tmp_path / "log"), Options(segment_bytes=segment_bytes))
+    entries = [(b"id%d" % i, b"payload %d" % i) for i in range(300)]
+    with journal._write_lock:  # so that they are committed together
+        first = journal.append_many(1, entries[:200])
+        second = journal.append_many(1, entries[100:])  # some of them again
+        assert not second.done()
+    journal.sync()
+    assert (first.outcomes, second.outcomes) == (list(range(1, 201)), list(range(101, 301)))
+    assert journal.append_many(1, entries).outcomes == list(range(1, 301))
+    assert journal.append_many(1, entries).done()
+    journal.close()
+    journal = Journal.open(str(tmp_path / "log"), Options(segment_bytes=segment_bytes))
+    assert journal.append_many(1, entries).outcomes == list(range(1, 301))
+    assert [item.payload for item in everything(journal) if isinstance(item, Record)] == [each for _, each in entries]
+    journal.close()
+
+
+def test_what_waits_to_be_started_is_committed_by_a_sync_and_by_a_log_without_room(tmp_path: Path) -> None:
+    journal = Journal.open(str(tmp_path / "log"), Options(pending_bytes=1000))
+    held = journal.append_many(1, [(b"", b"x" * 500)], start=False)
+    assert not held.done()
+    journal.sync()
+    assert held.done()
+    for _ in range(10):  # more than may be pending
+        journal.append_many(1, [(b"", b"x" * 500)], start=False)
+    journal.close()
+    assert journal.end.seq == 12
 
 
 def test_a_ticket_that_is_not_kept_in_time_says_so(tmp_path: Path) -> None:
@@ -280,6 +311,20 @@ def test_id_tables_find_and_merge() -> None:
     assert (again.find(3), again.find(4), len(again)) == (11 << 32 | 2, None, 2)
     merged = IdTable.merged([second, first])
     assert [merged.find(key) for key in (3, 5, 9, 1)] == [11 << 32 | 2, 10 << 32 | 1, 20 << 32 | 3, None]
+
+
+def test_a_sieve_lets_through_all_that_was_added_and_little_else() -> None:
+    keys = [id_ * 0x9E3779B97F4A7C15 % (1 << 64) for id_ in range(1, 200_001)]
+    tables = [
+        IdTable.of(first, {key: first + i << 32 for i, key in enumerate(keys[first : first + 5000])})
+        for first in range(0, 100_000, 5000)
+    ]
+    sieve = Sieve(tables)
+    assert all(sieve.may_have_any([key]) for key in keys[:100_000])
+    assert sum(sieve.may_have_any([key]) for key in keys[100_000:]) < 2000
+    sieve.forget(66_000)  # the first filter, which had room for 65,536
+    assert all(sieve.may_have_any([key]) for key in keys[66_000:100_000])
+    assert not all(sieve.may_have_any([key]) for key in keys[:65_000])
 
 
 def test_a_folder_moved_while_closed_is_the_same_log(tmp_path: Path) -> None:

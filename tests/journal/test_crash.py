@@ -67,6 +67,29 @@ def test_a_tail_torn_at_any_byte_of_the_last_record_is_cut_off(tmp_path: Path, o
         torn.close()
 
 
+def test_a_batch_torn_at_any_byte_keeps_its_whole_records_and_the_rest_is_taken_again(tmp_path: Path) -> None:
+    journal = Journal.open(str(tmp_path / "log"))
+    journal.append(1, b"0.").result(20)
+    before = last_segment(tmp_path / "log").stat().st_size
+    entries = [(b"id%d" % i, b"%d.text" % i) for i in range(1, 5)]
+    journal.append_many(1, entries)
+    journal.close()
+    data = last_segment(tmp_path / "log").read_bytes()
+    size = (len(data) - before) // 4
+    for length in range(before, len(data)):
+        copy = tmp_path / f"at{length}"
+        shutil.copytree(tmp_path / "log", copy)
+        last_segment(copy).write_bytes(data[:length])
+        torn = Journal.open(str(copy))
+        whole = (length - before) // size
+        assert torn.repaired == (length - before) % size
+        assert numbers(everything(torn)) == list(range(whole + 1))
+        assert torn.append_many(1, entries).outcomes == [2, 3, 4, 5]  # said again: each once
+        torn.sync()
+        assert numbers(everything(torn)) == [0, 1, 2, 3, 4]
+        torn.close()
+
+
 def test_garbage_of_any_byte_in_the_last_record_is_cut_off(tmp_path: Path) -> None:
     filled(tmp_path / "log", 3)
     data = last_segment(tmp_path / "log").read_bytes()

@@ -37,7 +37,7 @@ from towline.client.outbox import OUTBOX_FILE, Outbox, Unsent
 from towline.journal import Cursor
 from towline.lab.faults import FaultScript, running
 from towline.node import Node, NodeConfig
-from towline.services.rooms.messages import Entry, Item, Missed, said
+from towline.services.rooms.messages import Entry, Item, Missed, Post, said
 
 CLIENTS = 10
 PATIENCE = 25.0
@@ -437,7 +437,7 @@ def test_what_was_acknowledged_and_is_sent_again_is_there_once(tmp_path: Path) -
                 assert await line.room("lobby").say("once", id="x") == 1
                 key = line.target.fingerprint
             outbox = Outbox(home, key)  # killed after the acknowledgement, before the row was gone
-            outbox.add([Unsent("x", "lobby", said("lobby", "x", "message", "once"))])
+            outbox.add([Unsent("x", "lobby", said([Post("lobby", "x", text="once")]))])
             outbox.close()
             async with towline.connect("home", home=home) as line:
                 assert await line.room("lobby").say("next") == 2
@@ -488,6 +488,30 @@ def test_a_cut_before_every_acknowledgement_still_says_it_once(tmp_path: Path) -
                     assert (await future).seq == number + 1
                 await seen.until(lambda: len(seen.items) == 10)
                 assert seen.texts == [str(number) for number in range(10)]
+
+    run(work())
+
+
+@pytest.mark.parametrize("outbox", [True, False])
+def test_what_was_said_together_is_there_once_though_the_line_breaks(tmp_path: Path, outbox: bool) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data", room_rate=1e6, room_burst=1e6) as node:
+            home = await joined(node, tmp_path / "ann")
+            async with (
+                towline.connect("home", home=home, outbox=outbox) as line,
+                listening(line.room("lobby")) as seen,
+            ):
+                said = 0
+                for number in range(10):
+                    texts = [f"{number} {each}" for each in range(50)]
+                    batch = asyncio.ensure_future(line.room("lobby").say_all(texts))
+                    await until(lambda said=said, batch=batch: len(seen.items) > said or batch.done())
+                    for connection in list(line._connections):
+                        connection.abort()
+                    assert await batch == list(range(said + 1, said + 51))
+                    said += 50
+                await seen.until(lambda: len(seen.items) == 500)
+                assert seen.texts == [f"{number} {each}" for number in range(10) for each in range(50)]
 
     run(work())
 

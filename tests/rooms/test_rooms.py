@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import force_setattr
 from tests.kit import finished, joined, run, serving, until
 from tests.rooms.kit import Listener, listening, texts_of
@@ -29,7 +31,16 @@ from towline.base.errors import (
 from towline.client.since import parse_since
 from towline.journal import Cursor
 from towline.services.rooms.limits import ROOM_TEXT
-from towline.services.rooms.messages import Entry, Missed, parse_lines
+from towline.services.rooms.messages import (
+    Entry,
+    Missed,
+    Post,
+    entries_of,
+    parse_answers,
+    parse_lines,
+    parse_posts,
+    said,
+)
 
 
 def test_what_is_said_comes_in_order_to_all_and_stays(tmp_path: Path) -> None:
@@ -150,9 +161,100 @@ def test_bad_messages_on_the_wire_are_refused_one_by_one(tmp_path: Path, body: b
                 await channel.send(b'{"room":"lobby","id":"good","text":"x"}')
                 message = await channel.receive()
                 assert message is not None
-                assert json.loads(message.body)["seq"] == 1
+                assert json.loads(message.body).keys() == {"epoch", "seq", "ids"}
+                assert json.loads(message.body)["ids"] == ["good"]
                 channel.end()
                 assert await channel.receive() is None
+
+    run(work())
+
+
+def test_a_body_of_many_messages_has_an_answer_for_each(tmp_path: Path) -> None:
+    lines = [
+        {"id": "a", "text": "1"}, {"id": "b", "text": "2"}, {"id": "a", "text": "1"}, {"id": "a", "text": "other"}, 7,
+        {"id": "c", "text": ""}, {"id": "d", "text": "4", "room": "nowhere"}, {"id": "e", "text": "é\n\u2028"},
+        {"id": "f", "kind": "edit", "ref": 1, "text": "one"}, {"id": "g", "text": "6"},
+    ]  # fmt: skip
+
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            home = await joined(node, tmp_path / "ann")
+            async with towline.connect("home", home=home) as line:
+                await line.room("lobby").say("0")
+                for _ in range(2):  # and the same when it is said again
+                    channel = await line.channel({"service": "rooms", "op": "say"})
+                    body = [{"room": "lobby", **each} if isinstance(each, dict) else each for each in lines]
+                    await channel.send("\n".join(json.dumps(each, ensure_ascii=False) for each in body).encode())
+                    channel.end()
+                    kept, refused = [], []
+                    async for answer in channel:
+                        for fields in map(json.loads, answer.split(b"\n")):
+                            kept += [(id_, fields["seq"] + i) for i, id_ in enumerate(fields.get("ids", ()))]
+                            refused += [(fields["id"], fields["name"])] if "error" in fields else []
+                    assert sorted(kept) == [("a", 2), ("a", 2), ("b", 3), ("e", 4), ("f", 5), ("g", 6)]
+                    assert sorted(refused) == [
+                        ("", "bad-message"), ("a", "id-reused"), ("c", "bad-message"), ("d", "unknown-room"),
+                    ]  # fmt: skip
+                assert await texts_of(line, "lobby") == ["0", "1", "2", "é\n\u2028", "one", "6"]
+
+    run(work())
+
+
+@given(
+    text=st.text(min_size=1), id_=st.text(min_size=1, max_size=12), nick=st.text(max_size=20), ref=st.integers(0, 9)
+)
+def test_a_record_is_the_same_bytes_whoever_makes_them(text: str, id_: str, nick: str, ref: int) -> None:
+    """What older versions wrote is recognised when it is said again."""
+    post = Post("lobby", id_, "edit" if ref else "message", text, ref, nick, {"name": "n", "path": "p/é", "bytes": 7})
+    fields = {"id": id_, "from": "ann", "kind": post.kind, "text": text}
+    fields |= ({"ref": ref} if ref else {}) | ({"nick": nick} if nick else {}) | {"file": post.file}
+    ((key, payload),) = entries_of([post], "ann", b"owner")
+    assert payload == json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    assert key == b"owner" + id_.encode()
+    posts, refused = parse_posts(said([post]), 1)
+    assert (posts, refused) == ([post], [])
+
+
+_GOOD = b'{"room":"lobby","id":"a","text":"x"}'
+_LINES = st.one_of(
+    st.sampled_from([_GOOD, _GOOD[:-1], b"", b"{}", b"[]", b"7", _GOOD[:-1] + b',"ref":1}', _GOOD + b",", b"\xff"]),
+    st.binary(max_size=20).map(lambda data: data.replace(b"\n", b"")),
+)
+
+
+@given(lines=st.lists(_LINES, min_size=1, max_size=8))
+def test_whatever_a_body_holds_each_line_is_taken_or_refused(lines: list[bytes]) -> None:
+    posts, refused = parse_posts(b"\n".join(lines), len(lines))
+    assert len(posts) + len(refused) == len(lines)
+    assert len(posts) == lines.count(_GOOD)
+    try:
+        parse_answers(b"\n".join(lines))
+    except PeerError:
+        pass
+
+
+def test_many_said_at_once_are_kept_together_and_refused_one_by_one(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data", room_rate=1e6, room_burst=1e6) as node:
+            home = await joined(node, tmp_path / "ann")
+            for outbox in (True, False):
+                async with towline.connect("home", home=home, outbox=outbox) as line:
+                    room = line.room("lobby" if outbox else "@ann")
+                    assert await room.say_all([]) == []
+                    assert await room.say_all([str(number) for number in range(600)]) == list(range(1, 601))
+                    outcomes = await room.say_all(["x", "", "y" * ROOM_TEXT.value, "z"], ids=["a", "b", "c", "d"])
+                    assert isinstance(outcomes[1], BadMessage)
+                    assert [outcomes[0], *outcomes[2:]] == [601, 602, 603]
+                    again = await room.say_all(["new", "other", "x"], ids=["n", "d", "a"])
+                    assert isinstance(again[1], IdReused)
+                    assert (again[0], again[2]) == (604, 601)
+                    with pytest.raises(LimitExceeded, match="room_text"):
+                        await room.say_all(["fits", "x" * (ROOM_TEXT.value + 1)])
+                    with pytest.raises(UsageError):
+                        await room.say_all(["x", "y"], ids=["one", "one"])
+                    assert (await room.describe())["last"] == 604
+                    assert line.mailing.pending == 0
+                    assert (await room.say_all(["n"], kind="topic"))[0].__class__ is BadMessage
 
     run(work())
 
@@ -278,6 +380,8 @@ def test_too_fast_is_refused_by_name_and_nothing_is_lost_or_reordered(tmp_path: 
                 futures = [room.post(str(number)) for number in range(100)]
                 seqs = [(await future).seq for future in futures]
                 assert seqs == list(range(1, 101))
+                together = await room.say_all([f"all {number}" for number in range(100)])
+                assert together == list(range(101, 201))
                 channel = await line.channel({"service": "rooms", "op": "say"})
                 for number in range(100):
                     await channel.send(b'{"room":"lobby","id":"%d","text":"x"}' % number)

@@ -20,17 +20,20 @@ def connect(
     home: str | None = None,
     give_up: float | None = None,
     on_event: Callable[[LineEvent], None] | None = None,
+    outbox: bool = True,
 ) -> Line:
     """A line to the node known as `alias`: `async with towline.connect("home") as line: …`.
 
     `home` is the client's state folder (default: TOWLINE_HOME or ~/.towline). `give_up`: seconds, see `Line`.
+    `outbox`: what is said in rooms is on our disk until the node has it, so that it is sent even if we are killed. A
+    program that has it elsewhere, and says it again with the same ids, does without: False.
     Raises UnknownAlias, LaxPermissions.
     """
     folder = home or client_home()
     node = KnownNodes(folder).find(alias)
     target = Target(node.alias, node.addresses or (node.address,), node.fingerprint)
     credentials = Credentials(Identity.load_or_create(folder))
-    return Line(target, credentials, home=folder, give_up=give_up, on_event=on_event)
+    return Line(target, credentials, home=folder, give_up=give_up, on_event=on_event, outbox=outbox)
 
 
 def local_line(unix_path: str, *, give_up: float | None = None) -> Line:

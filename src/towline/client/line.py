@@ -55,7 +55,8 @@ class Line(FileVerbs, RoomVerbs, JobVerbs):
     """One node, reached through whatever connection is up at the moment.
 
     `home` is the client's state folder. `give_up` (seconds) bounds how long a cut is borne; None means 3 s before the
-    first connection and 10 min after a cut. `on_event` hears of cuts and returns. Use as an async context manager.
+    first connection and 10 min after a cut. `on_event` hears of cuts and returns. Without `outbox`, what is said in
+    rooms and not acknowledged yet is in memory alone. Use as an async context manager.
     """
 
     def __init__(
@@ -66,9 +67,11 @@ class Line(FileVerbs, RoomVerbs, JobVerbs):
         home: str = "",
         give_up: float | None = None,
         on_event: Callable[[LineEvent], None] | None = None,
+        outbox: bool = True,
     ) -> None:
         self.target = target
         self.home = home or client_home()
+        self.outbox = outbox
         self.credentials = credentials
         self.welcome: Welcome | None = None
         self.address = ""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import NoReturn
 
 from towline.base.errors import (
     ConnectionLost,
@@ -15,32 +14,38 @@ from towline.base.errors import (
     TooFast,
     TowlineError,
     Unreachable,
+    UsageError,
     error_from_wire,
 )
 from towline.base.text import printable
 from towline.client.outbox import Outbox, Unsent
+from towline.client.parcel import Outcome, Parcel, unheard
 from towline.client.reach import Reach
 from towline.journal import Cursor
 from towline.protocol.table import Class
 from towline.runtime.channel import Channel
 from towline.runtime.pump import Connection
+from towline.services.rooms.messages import parse_answers
 
 _TOGETHER = 16 * 1024  # bytes of messages from which on the next ones go in a body of their own
 _PAUSE = 0.2  # seconds before a node that refused the stream is asked again
 
 
 class Mailing:
-    """The outgoing messages of one line. `on_refused(message, error)` hears of refusals that nobody waits for."""
+    """The outgoing messages of one line. `on_refused(message, error)` hears of refusals that nobody waits for.
 
-    def __init__(self, line: Reach, on_refused: Callable[[Unsent, TowlineError], None]) -> None:
+    With `keep` what is said is in the outbox, on our disk, before it is sent and until it is answered.
+    """
+
+    def __init__(self, line: Reach, on_refused: Callable[[Unsent, TowlineError], None], *, keep: bool) -> None:
         self._line = line
         self._on_refused = on_refused
+        self._keeps = keep
         self._outbox: Outbox | None = None
-        self._fresh: list[Unsent] = []  # not on disk yet
-        self._unacked: dict[str, Unsent] = {}  # on disk, in order
-        self._unsent: deque[str] = deque()  # of those, not sent on this connection
+        self._fresh: list[Parcel] = []  # not on disk yet
+        self._unacked: dict[str, Parcel] = {}  # to be sent or sent, in order, by the ids that have no answer
+        self._unsent: deque[Parcel] = deque()  # of those, not sent on this connection
         self._answered: list[Unsent] = []  # to be taken from the disk
-        self._waiters: dict[str, asyncio.Future[Cursor]] = {}
         self._task: asyncio.Task[None] | None = None
         self._pulse = asyncio.Event()  # set, and replaced, at every change
         self._loaded = False
@@ -48,23 +53,22 @@ class Mailing:
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Mailing {len(self._unacked) + len(self._fresh)} pending>"
+        return f"<Mailing {self.pending} pending>"
 
     @property
     def pending(self) -> int:
         """Messages without an answer."""
-        return len(self._unacked) + len(self._fresh)
+        return len(self._unacked) + sum(len(each.ids) for each in self._fresh)
 
-    def say(self, message: Unsent) -> asyncio.Future[Cursor]:
-        """Put a message on its way; the future is its position, once the node has it on its disk."""
+    def say(self, parcel: Parcel) -> None:
+        """Put messages on their way; they are told what becomes of them. Raises ConnectionLost."""
         if self._closed:
             raise ConnectionLost("The line was closed.")
-        waiter: asyncio.Future[Cursor] = asyncio.get_running_loop().create_future()
-        waiter.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._waiters[message.id] = waiter
-        self._fresh.append(message)
+        if self._keeps:
+            self._fresh.append(parcel)
+        else:
+            self._admit(parcel)
         self.start()
-        return waiter
 
     def start(self) -> None:
         """Send what is in the outbox, and what comes."""
@@ -85,7 +89,7 @@ class Mailing:
             await pulse.wait()
 
     async def close(self) -> None:
-        """Stop; what is not acknowledged stays in the outbox."""
+        """Stop; what is not acknowledged stays in the outbox, if it is kept."""
         self._closed = True
         if self._task is not None:
             self._task.cancel()
@@ -97,7 +101,8 @@ class Mailing:
             await self._keep(outbox, list(self._fresh))
             await asyncio.to_thread(_remove, outbox, self._answered)
             await asyncio.to_thread(outbox.close)
-        self._fail(ConnectionLost("The line was closed; the message stays in the outbox."))
+        stays = "the message stays in the outbox" if self._keeps else "whether the node has the message is not known"
+        self._fail(ConnectionLost(f"The line was closed; {stays}."))
 
     # --- the course of it ---
 
@@ -113,37 +118,45 @@ class Mailing:
         error = task.exception()
         if isinstance(error, TowlineError):
             self._error = error
-            self._fail(type(error)(f"{error.sentence} What was said stays in the outbox until the node takes it."))
+            stays = " What was said stays in the outbox until the node takes it." if self._keeps else ""
+            self._fail(type(error)(error.sentence + stays))
         elif error is not None:
             self._fail(PeerError(str(error)))
 
     def _fail(self, error: TowlineError) -> None:
-        waiters, self._waiters = self._waiters, {}
-        for waiter in waiters.values():
-            if not waiter.done():
-                waiter.set_exception(error)
+        parcels = [*dict.fromkeys(self._unacked.values()), *self._fresh]
         self._unacked.clear()
         self._fresh.clear()
+        for parcel in parcels:
+            parcel.told(error)
         self._stir()
 
     async def _run(self) -> None:
+        if not self._keeps:
+            self._loaded = True
+            await self._deliver()
         if self._outbox is None:
             self._outbox = await asyncio.to_thread(self._open)
-        self._unacked = {each.id: each for each in await asyncio.to_thread(self._outbox.pending)}
+        self._unacked = {}
+        for each in await asyncio.to_thread(self._outbox.pending):
+            self._unacked[each.id] = Parcel(each.room, [each.id], each.body, unheard)
         self._loaded = True
         self._stir()
         writing = asyncio.create_task(self._write(self._outbox))
         try:
-            while True:
-                pulse = self._pulse
-                if self._unacked:
-                    await self._mail()
-                else:
-                    await pulse.wait()
+            await self._deliver()
         finally:
             writing.cancel()
             await asyncio.wait([writing])
             await self._keep(self._outbox, list(self._fresh))  # said in the last moment
+
+    async def _deliver(self) -> NoReturn:
+        while True:
+            pulse = self._pulse
+            if self._unacked:
+                await self._mail()
+            else:
+                await pulse.wait()
 
     def _open(self) -> Outbox:
         return Outbox(self._line.home, self._line.target.fingerprint or self._line.target.alias)
@@ -158,25 +171,32 @@ class Mailing:
                 del self._answered[: len(answered)]
             if fresh:
                 if await self._keep(outbox, fresh):
-                    for message in fresh:
-                        self._unacked[message.id] = message
-                        self._unsent.append(message.id)
+                    for parcel in fresh:
+                        self._admit(parcel)
                 del self._fresh[: len(fresh)]
                 self._stir()
             if not fresh and not answered:
                 await pulse.wait()
 
-    async def _keep(self, outbox: Outbox, fresh: list[Unsent]) -> bool:
+    def _admit(self, parcel: Parcel) -> None:
+        """From now on it may be sent."""
+        for id_ in parcel.ids:
+            if (other := self._unacked.get(id_)) is not None:
+                other.answer(id_, UsageError("The id was used again before there was an answer."))
+                if other.answered:
+                    other.told(other.outcomes)
+        self._unacked.update(dict.fromkeys(parcel.ids, parcel))
+        self._unsent.append(parcel)
+
+    async def _keep(self, outbox: Outbox, fresh: list[Parcel]) -> bool:
         """Put them on the disk, which keeps none twice; False when it does not take them: who waits hears that."""
         if not fresh:
             return True
         try:
-            await asyncio.to_thread(outbox.add, fresh)
+            await asyncio.to_thread(outbox.add, [message for parcel in fresh for message in parcel.messages()])
         except TowlineError as error:
-            for message in fresh:
-                waiter = self._waiters.pop(message.id, None)
-                if waiter is not None and not waiter.done():
-                    waiter.set_exception(error)
+            for parcel in fresh:
+                parcel.told(error)
             return False
         return True
 
@@ -195,7 +215,7 @@ class Mailing:
 
     async def _converse(self, connection: Connection) -> None:
         channel = connection.open({"service": "rooms", "op": "say"}, Class.CHAT)
-        self._unsent = deque(self._unacked)
+        self._unsent = deque(dict.fromkeys(self._unacked.values()))
         sending = asyncio.create_task(self._send(channel))
         try:
             await channel.accepted()
@@ -220,41 +240,59 @@ class Mailing:
 
     def _together(self) -> bytes:
         """The next messages, a line each: what was said at once costs one frame at either end."""
-        lines: list[bytes] = []
+        bodies: list[bytes] = []
         size = 0
         while self._unsent and size < _TOGETHER:
-            message = self._unacked.get(self._unsent.popleft())
-            if message is not None:
-                lines.append(message.body)
-                size += len(message.body)
-        return b"\n".join(lines)
+            parcel = self._unsent.popleft()
+            if not parcel.answered:
+                bodies.append(parcel.rest())
+                size += len(bodies[-1])
+        return b"\n".join(bodies)
 
     # --- answers ---
 
     def _hear(self, body: bytes) -> None:
-        for line in body.split(b"\n"):
-            try:
-                self._answer(json.loads(line))
-            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # int(Infinity), [[[[…
-                raise PeerError("The node's acknowledgement cannot be understood.") from None
+        for answer in parse_answers(body):
+            if answer.id is not None:
+                if (parcel := self._unacked.get(answer.id)) is not None:
+                    sentence = printable(answer.sentence, limit=1000)
+                    self._settle(parcel, answer.id, error_from_wire(answer.error, sentence, answer.retryable))
+            else:
+                self._hear_kept(answer.epoch, answer.seq, answer.ids)
         self._stir()
 
-    def _answer(self, fields: dict[str, Any]) -> None:
-        message = self._unacked.pop(str(fields["id"]), None)
-        waiter = self._waiters.pop(str(fields["id"]), None)
-        if message is None:
-            return
-        self._answered.append(message)
-        if "error" not in fields:
-            if waiter is not None and not waiter.done():
-                waiter.set_result(Cursor(int(fields["epoch"]), int(fields["seq"])))
-            return
-        sentence = printable(str(fields["sentence"]), limit=1000)
-        error = error_from_wire(int(fields["error"]), sentence, bool(fields["retryable"]))
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
-        else:
-            self._on_refused(message, error)
+    def _hear_kept(self, epoch: int, seq: int, ids: list[str]) -> None:
+        at = 0
+        while at < len(ids):
+            parcel = self._unacked.get(ids[at])
+            if parcel is None:
+                at += 1
+            elif ids[at : at + len(parcel.ids)] == parcel.ids:
+                parcel.keep_all(epoch, seq + at)
+                for id_ in parcel.ids:
+                    self._unacked.pop(id_, None)
+                self._tell(parcel)
+                at += len(parcel.ids)
+            else:
+                self._settle(parcel, ids[at], Cursor(epoch, seq + at))
+                at += 1
+
+    def _settle(self, parcel: Parcel, id_: str, outcome: Outcome) -> None:
+        """One message has its answer."""
+        del self._unacked[id_]
+        parcel.answer(id_, outcome)
+        if parcel.answered:
+            self._tell(parcel)
+
+    def _tell(self, parcel: Parcel) -> None:
+        outcomes = parcel.outcomes
+        heard = parcel.told(outcomes)
+        if self._keeps:
+            self._answered += parcel.messages()
+        if not heard:
+            for message, outcome in zip(parcel.messages(), outcomes, strict=True):
+                if isinstance(outcome, TowlineError):
+                    self._on_refused(message, outcome)
 
 
 def _remove(outbox: Outbox, answered: list[Unsent]) -> None:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from towline.base.errors import PeerError, TowlineError, UsageError
 from towline.base.ids import encode
 from towline.client import rows
 from towline.client.reach import Reach, ask
+from towline.client.saying import measured, names, parcels, tell_all, tell_one, waiter
 from towline.client.since import Since, position_of
 from towline.journal import Cursor
 from towline.protocol.codec import Header
 from towline.runtime.channel import Channel
 from towline.runtime.dialer import uniform
-from towline.services.rooms.limits import ROOM_ID, ROOM_TEXT
-from towline.services.rooms.messages import Fields, Item, Missed, Signal, parse_lines, said, utf8
+from towline.services.rooms.messages import Fields, Item, Missed, Post, Signal, parse_lines, said
 
 # The outbox is a database, and loaded by those who say something.
 if TYPE_CHECKING:
     from towline.client.mailing import Mailing
     from towline.client.outbox import Unsent
+    from towline.client.parcel import Outcome, Told
 
 _REPORT_SECONDS = 1.0  # between two reports of how far we are
 _LOOKS = 4
@@ -36,6 +38,7 @@ def _silent(_: Signal) -> None:
 class RoomVerbs(Reach):
     """What a line can do with rooms."""
 
+    outbox: bool
     _mailing: Mailing | None = None
     on_refused: Callable[[Unsent, TowlineError], None] = staticmethod(lambda message, error: None)
 
@@ -53,11 +56,11 @@ class RoomVerbs(Reach):
 
     @property
     def mailing(self) -> Mailing:
-        """What we have said and is not acknowledged yet; what an earlier process left is sent, too."""
+        """What we have said and is not acknowledged yet; what an earlier process left in the outbox is sent, too."""
         if self._mailing is None:
             from towline.client.mailing import Mailing
 
-            self._mailing = Mailing(self, self._refused)
+            self._mailing = Mailing(self, self._refused, keep=self.outbox)
             self._mailing.start()
         return self._mailing
 
@@ -120,19 +123,39 @@ class Room:
         file: Fields | None = None,
     ) -> tuple[asyncio.Future[Cursor], str]:
         """The same, and the id by which the message is known when it comes back."""
-        from towline.client.outbox import Unsent
-
-        ROOM_TEXT.check(len(utf8(text)), what="text of one message")
         id_ = encode(os.urandom(10)) if id is None else id
-        ROOM_ID.check(len(utf8(id_)))
-        more: Fields = {}
-        if ref:
-            more["ref"] = ref
-        if self.nick:
-            more["nick"] = self.nick
-        if file is not None:
-            more["file"] = file
-        return self._line.mailing.say(Unsent(id_, self.name, said(self.name, id_, kind, text, **more))), id_
+        posts = [measured(Post(self.name, id_, kind, text, ref, self.nick, file))]
+        waiting: asyncio.Future[Cursor] = waiter()
+        self._hand_over(posts, said(posts), partial(tell_one, waiting))
+        return waiting, id_
+
+    async def say_all(
+        self, texts: Sequence[str], *, kind: str = "message", ids: Sequence[str] | None = None
+    ) -> list[int | TowlineError]:
+        """Say several things in this order: they go out, are kept on the node's disk and acknowledged together.
+
+        For each its seq, or why just that one was refused. Otherwise as `say`; each has an id of its own.
+        """
+        if not texts:
+            return []
+        own = names(len(texts)) if ids is None else ids
+        if len(set(own)) != len(texts) or len(own) != len(texts):
+            raise UsageError("Each message needs an id of its own.")
+        posts = [
+            measured(Post(self.name, id_, kind, text, 0, self.nick)) for id_, text in zip(own, texts, strict=True)
+        ]
+        waiters = []
+        for together, body in parcels(posts):
+            waiting: asyncio.Future[list[Outcome]] = waiter()
+            self._hand_over(together, body, partial(tell_all, waiting))
+            waiters.append(waiting)
+        outcomes = [outcome for waiting in waiters for outcome in await waiting]
+        return [each if isinstance(each, TowlineError) else each.seq for each in outcomes]
+
+    def _hand_over(self, posts: list[Post], body: bytes, told: Told) -> None:
+        from towline.client.parcel import Parcel
+
+        self._line.mailing.say(Parcel(self.name, [post.id for post in posts], body, told))
 
     async def me(self, text: str) -> int:
         """Say what we do: `* ann waves`."""

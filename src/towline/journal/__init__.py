@@ -7,6 +7,7 @@ SQLite, see another room.
     interface.py    what every back-end offers (cursor, record, gap, `Log`)
     aio.py          `FileLog`: the face for an event loop; implements `Log`
     core.py         `Journal`: the same, blocking and thread-safe, without an event loop
+    numbering.py    which seq a record gets: of its own, or that of its id
     batch.py        what is committed together, its tickets, and the options
     writer.py       batches into segments; retention
     tail.py         the newest records, in memory, for all followers

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Self
 
+from towline.base.errors import TowlineError
 from towline.base.limits import KIB
-from towline.journal.batch import Options, Ticket
+from towline.journal.batch import Options, Tickets
 from towline.journal.core import Journal
 from towline.journal.interface import READ_BYTES, READ_RECORDS, Cursor, Item
+from towline.journal.numbering import Entry
 
 FOLLOW_BYTES = 64 * KIB  # what one follower may hold: 2,000 of them on different old parts, 128 MiB
 FOLLOW_RECORDS = 256
@@ -30,9 +32,9 @@ class FileLog:
         self.journal = journal
         self._loop = asyncio.get_running_loop()
         self._pulse = asyncio.Event()
-        self._stirred = False
+        self._stirred = self._starting = False
         self._order = asyncio.Lock()
-        self._waiting: deque[tuple[Ticket, Callable[[Ticket], None]]] = deque()
+        self._waiting: deque[tuple[Tickets, Callable[[Tickets], None]]] = deque()
         self._unsubscribe = journal.subscribe(self._stir)
 
     def __repr__(self) -> str:
@@ -66,39 +68,48 @@ class FileLog:
 
     async def append(self, kind: int, payload: bytes, *, id: bytes = b"") -> int:  # noqa: A002
         """See `Log.append`."""
+        (outcome,) = await self.append_many(kind, [(id, payload)])
+        if isinstance(outcome, TowlineError):
+            raise outcome
+        return outcome
+
+    async def append_many(self, kind: int, entries: Sequence[Entry]) -> list[int | TowlineError]:
+        """See `Log.append_many`."""
         if not self.journal.options.durable:
             async with self._order:  # first come, first numbered: threads alone would not keep to it
-                return (await asyncio.to_thread(lambda: self.journal.append(kind, payload, id=id))).seq
+                return _outcomes(await asyncio.to_thread(self.journal.append_many, kind, entries))
         await self.wait_room()
-        return await self.submit(kind, payload, id=id)
+        future: asyncio.Future[list[int | TowlineError]] = self._loop.create_future()
+        self.post(kind, entries, partial(_resolve, future))
+        return await future
+
+    async def know_ids(self) -> None:
+        """Before the first `post`: what an append would otherwise do while the loop waits for it."""
+        if not self.journal.ids_known:
+            await asyncio.to_thread(self.journal.load_ids)
 
     async def wait_room(self) -> None:
-        """Until `submit` and `post` block nobody."""
+        """Until `post` blocks nobody."""
         while not self.journal.has_room() and not self.journal.closed:
             await self._next_pulse()
 
-    def submit(self, kind: int, payload: bytes, *, id: bytes = b"") -> asyncio.Future[int]:  # noqa: A002
-        """Like `append`, numbered at once; for pipelining. Blocks the loop when too much is pending (`has_room`)."""
-        future: asyncio.Future[int] = self._loop.create_future()
-        self.post(kind, payload, partial(_resolve, future), id=id)
-        return future
-
-    def post(
-        self,
-        kind: int,
-        payload: bytes,
-        settled: Callable[[Ticket], None],
-        *,
-        id: bytes = b"",  # noqa: A002
-    ) -> None:
-        """The same for those who append much: `settled(ticket)` is called, in order, once it is kept or failed."""
-        ticket = self.journal.append(kind, payload, id=id)
-        if ticket.done():
-            settled(ticket)
+    def post(self, kind: int, entries: Sequence[Entry], settled: Callable[[Tickets], None]) -> None:
+        """Append, numbered at once, for those who append much: `settled(tickets)` is called, in order, once each is
+        kept or failed. Blocks the loop when too much is pending (`wait_room`). Raises as `Journal.append_many`."""
+        tickets = self.journal.append_many(kind, entries, start=False)
+        if not self._starting:  # behind everybody else who appends in this turn of the loop
+            self._starting = True
+            self._loop.call_soon(self._start)
+        if tickets.done():
+            settled(tickets)
         else:
-            self._waiting.append((ticket, settled))
-            if ticket.done():  # committed in between: its wake-up may have come before the line above
+            self._waiting.append((tickets, settled))
+            if tickets.done():  # committed in between: its wake-up may have come before the line above
                 self._stir()
+
+    def _start(self) -> None:
+        self._starting = False
+        self.journal.start()
 
     async def read(
         self, from_: Cursor, *, limit_bytes: int = READ_BYTES, limit_records: int = READ_RECORDS
@@ -157,17 +168,25 @@ class FileLog:
         self._stirred = False
         waiting = self._waiting
         while waiting and waiting[0][0].batch.done:
-            ticket, settled = waiting.popleft()
-            settled(ticket)
+            tickets, settled = waiting.popleft()
+            settled(tickets)
         pulse, self._pulse = self._pulse, asyncio.Event()
         pulse.set()
 
 
-def _resolve(future: asyncio.Future[int], ticket: Ticket) -> None:
-    if future.done():  # whoever waited was cancelled
-        return
-    error = ticket.batch.failure(ticket.seq)
-    if error is None:
-        future.set_result(ticket.seq)
-    else:
-        future.set_exception(type(error)(str(error)))
+def _resolve(future: asyncio.Future[list[int | TowlineError]], tickets: Tickets) -> None:
+    if not future.done():  # else whoever waited was cancelled
+        future.set_result(_outcomes(tickets))
+
+
+def _outcomes(tickets: Tickets) -> list[int | TowlineError]:
+    """With those that could not be kept after all."""
+    return [
+        each if isinstance(each, TowlineError) else _copied(tickets.failure(each)) or each
+        for each in tickets.outcomes
+    ]
+
+
+def _copied(error: TowlineError | None) -> TowlineError | None:
+    """One for each who waits: raising an error changes it."""
+    return None if error is None else type(error)(str(error))

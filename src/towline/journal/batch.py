@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from towline.base.errors import TowlineError
 from towline.base.limits import KIB, MIB
 from towline.journal.interface import Record, Retention
-from towline.journal.record import record_prefix
+from towline.journal.record import record_prefixes, record_size
 from towline.journal.segment import Segment
 
 SMALLEST_SEGMENT = 4 * KIB
@@ -76,27 +76,68 @@ class Waits(Protocol):
         """Wait for something that commits change. Raises TimedOut."""
 
 
+class Tickets:
+    """Records on their way to the disk that were handed over together.
+
+    `outcomes` has, for each in order, its seq (settled; that it is kept is not until `done`) or why it was refused at
+    once. `known`: the seqs of ids that had been used for the same record already, and the batch that one is in.
+    """
+
+    __slots__ = ("batch", "known", "outcomes")
+
+    def __init__(self, outcomes: list[int | TowlineError], batch: Batch, known: dict[int, Batch]) -> None:
+        self.outcomes, self.batch, self.known = outcomes, batch, known
+
+    def __repr__(self) -> str:
+        return f"<Tickets {len(self.outcomes)} {'done' if self.done() else 'pending'}>"
+
+    @property
+    def kept_all(self) -> bool:
+        """Each was new and is kept, once they are done: their seqs are in a row."""
+        first, last = self.outcomes[0], self.outcomes[-1]
+        if self.known or self.batch.error is not None or not isinstance(first, int) or not isinstance(last, int):
+            return False
+        return last - first == len(self.outcomes) - 1
+
+    def done(self) -> bool:
+        """Each is kept, or failed."""
+        return self.batch.done
+
+    def failure(self, seq: int) -> TowlineError | None:
+        """Why the record was not kept after all; None when it was (or may still be)."""
+        return self.known.get(seq, self.batch).failure(seq)
+
+
 class Ticket:
-    """A record on its way to the disk; its `seq` is settled, that it is kept is not until `done`."""
+    """One record on its way to the disk; its `seq` is settled, that it is kept is not until `done`."""
 
-    __slots__ = ("_journal", "batch", "duplicate", "seq")
+    __slots__ = ("_journal", "_tickets", "seq")
 
-    def __init__(self, seq: int, batch: Batch, journal: Waits, *, duplicate: bool = False) -> None:
-        self.seq, self.batch, self.duplicate = seq, batch, duplicate
-        self._journal = journal
+    def __init__(self, tickets: Tickets, journal: Waits) -> None:
+        """Raises what it was refused for."""
+        (outcome,) = tickets.outcomes
+        if isinstance(outcome, TowlineError):
+            raise outcome
+        self.seq = outcome
+        self._tickets, self._journal = tickets, journal
 
     def __repr__(self) -> str:
         return f"<Ticket {self.seq} {'done' if self.done() else 'pending'}>"
 
+    @property
+    def duplicate(self) -> bool:
+        """The id had been used for this record already."""
+        return self.seq in self._tickets.known
+
     def done(self) -> bool:
         """Kept, or failed."""
-        return self.batch.done
+        return self._tickets.done()
 
     def result(self, timeout: float | None = None) -> int:
         """The seq, once the record is kept. Raises what kept it from being kept (nothing of it is), TimedOut."""
-        if not self.batch.done:
+        if not self.done():
             self._journal.wait(self.done, timeout)
-        if (error := self.batch.failure(self.seq)) is not None:
+        if (error := self._tickets.failure(self.seq)) is not None:
             raise type(error)(str(error))
         return self.seq
 
@@ -116,26 +157,25 @@ class Slice(Struct, frozen=True):
 
 def sliced(records: Sequence[Record], segment: Segment, options: Options) -> Slice:
     """As many of `records` as `segment` takes; none when it is full. An empty segment takes one, however large."""
-    room = options.segment_bytes - segment.size
-    most = options.segment_records()
-    number = len(records) if most is None else most - len(segment)
+    begin, most = segment.size, options.segment_records()
+    room = options.segment_bytes - begin
+    takes = records if most is None else records[: max(most - len(segment), 0)]
     parts: list[bytes] = []
     marks: list[tuple[int, int, int]] = []
-    total = next_mark = 0
-    last = (0, 0, 0)
-    for behind, (_, seq, kind, time_ns, id_, payload) in enumerate(records, 1):
-        prefix = record_prefix(seq, kind, time_ns, id_, payload, behind)
+    total = next_mark = size = 0
+    for record, prefix in zip(takes, record_prefixes(takes), strict=True):
+        payload = record[5]
         size = len(prefix) + len(payload)
-        if (total + size > room or behind > number) and (parts or len(segment)):
+        if total + size > room and (parts or len(segment)):
             break
-        last = seq, segment.size + total, time_ns
         if total >= next_mark:
-            marks.append(last)
+            marks.append((record[1], begin + total, record[3]))
             next_mark = total + MARK_EVERY
         parts += (prefix, payload)
         total += size
-    if parts:
-        marks.append(last)  # the newest time of the segment is the last record's
+    if parts:  # the newest time of the segment is the last record's
+        last = records[len(parts) // 2 - 1]
+        marks.append((last.seq, begin + total - record_size(last.id, last.payload), last.time_ns))
     return Slice(parts, marks, total)
 
 

@@ -13,22 +13,18 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
-from zlib import crc32
 
-from towline.base.errors import DiskError, IdReused, JournalFull, NoSpace, StreamClosed, TimedOut, TowlineError
-from towline.journal import record as format_
-from towline.journal.batch import Batch, Options, Ticket
+from towline.base.errors import DiskError, NoSpace, StreamClosed, TimedOut, TowlineError
+from towline.journal.batch import Batch, Options, Ticket, Tickets
 from towline.journal.committer import Committer, shared
 from towline.journal.descriptors import SHARED
-from towline.journal.ids import id_key, reference, split_reference
-from towline.journal.interface import READ_BYTES, READ_RECORDS, RECORD, RECORD_ID, Cursor, Item, Record
+from towline.journal.interface import READ_BYTES, READ_RECORDS, Cursor, Item, Record
+from towline.journal.numbering import DONE, Entry, Keys, Numbering
 from towline.journal.segments import Segments
 from towline.journal.tail import Tail
 from towline.journal.writer import Writer, disk_error
-
-_DONE = Batch(done=True)
 
 
 class Journal:
@@ -40,12 +36,11 @@ class Journal:
         self._write_lock = threading.RLock()  # whoever changes files; taken before `_lock`
         self._lock = threading.Condition()  # everything below
         self._writer = Writer(segments, options, self._lock, self._publish)
-        self._next_seq = segments.active.next_seq
-        self._end = Cursor(segments.epoch, self._next_seq)
-        self._synced = self._next_seq - 1
+        self._numbers = Numbering(segments, options, self._kept)
+        self._end = Cursor(segments.epoch, segments.active.next_seq)
+        self._synced = self._end.seq - 1
         self._tail = Tail(options.cache_bytes, self._end)
-        self._open, self._flying = Batch(), _DONE
-        self._queued = False
+        self._queued = self._again = False  # the committer has us; it is to come once more
         self._dirty = 0
         self._broken: TowlineError | None = None
         self._closing = self._closed = False
@@ -116,92 +111,91 @@ class Journal:
         """True after `close`."""
         return self._closed
 
+    @property
+    def ids_known(self) -> bool:
+        """`load_ids` was called."""
+        return self._segments.ids_known
+
     def has_room(self) -> bool:
         """False when `append` would block until the next commit."""
-        return self._flying.size + self._open.size < self.options.pending_bytes
+        return self._numbers.pending < self.options.pending_bytes
 
     # --- appending ---
 
     def append(self, kind: int, payload: bytes, *, id: bytes = b"", time_ns: int | None = None) -> Ticket:  # noqa: A002
         """Number a record and put it on its way. Raises IdReused, JournalFull, LimitExceeded, NoSpace, DiskError."""
-        RECORD.check(len(payload))
-        RECORD_ID.check(len(id))
-        key, crc = (id_key(id, self._segments.catalogue.salt), crc32(payload)) if id else (0, 0)
-        size = format_.record_size(id, payload)
+        return Ticket(self.append_many(kind, [(id, payload)], time_ns=time_ns), self)
+
+    def append_many(
+        self, kind: int, entries: Sequence[Entry], *, time_ns: int | None = None, start: bool = True
+    ) -> Tickets:
+        """Number records, each an id (or b"") and a payload, and put them on their way together, in order.
+
+        What is refused (IdReused, JournalFull, LimitExceeded) is so by itself, and named in the outcomes. Waits
+        while `pending_bytes` are on their way; one call may go beyond that. Without `start` they wait for what else
+        comes until `start` is called. Raises NoSpace, DiskError, StreamClosed.
+        """
+        self.load_ids()
+        keys = Keys.of(entries, self._segments.id_key)
+        time_ns = time_ns or self._clock()
         if not self.options.durable:
-            return self._append_now(Record(0, 0, kind, time_ns or 0, id, bytes(payload)), key, crc, size)
+            return self._append_now(kind, entries, keys, time_ns)
         with self._lock:
             while not self.has_room() and not self._closing:
+                self._start()
                 self._lock.wait()
             self._usable()
-            if id and (known := self._known(key, crc, id, payload)) is not None:
-                return known
-            self._room_for(size)
-            batch = self._open
-            seq = self._number(key, crc)
-            batch.records.append(Record(self._end.epoch, seq, kind, time_ns or self._clock(), id, bytes(payload)))
-            batch.size += size
-            if not self._queued:
-                self._queued = True
-                self._committer.submit(self)
-        return Ticket(seq, batch, self)
+            tickets = self._numbers.give(self._numbers.open, kind, entries, keys, time_ns)
+            if start:
+                self._start()
+        return tickets
 
-    def _append_now(self, record: Record, key: int, crc: int, size: int) -> Ticket:
+    def start(self) -> None:
+        """Let what was appended be committed."""
+        with self._lock:
+            self._start()
+
+    def _start(self) -> None:
+        if not self._numbers.open.records:
+            return
+        if self._queued:
+            self._again = True
+        else:
+            self._queued = True
+            self._committer.submit(self)
+
+    def load_ids(self) -> None:
+        """Bring the ids of older records into memory, a moment's work in a large log; the first append does it."""
+        if not self._segments.ids_known:
+            with self._write_lock:
+                try:
+                    self._segments.load_ids()
+                except OSError as error:
+                    raise disk_error(error, self._segments.folder)
+
+    def _append_now(self, kind: int, entries: Sequence[Entry], keys: Keys, time_ns: int) -> Tickets:
         with self._write_lock:
+            batch = Batch()
             with self._lock:
                 self._usable()
-                if record.id and (known := self._known(key, crc, record.id, record.payload)) is not None:
-                    return known
-                self._room_for(size)
-                seq = self._number(key, crc)
-            time_ns = record.time_ns or self._clock()
-            batch = Batch([Record(self._end.epoch, seq, record.kind, time_ns, record.id, record.payload)])
-            self._writer.store(batch, self._clock())
-            self._forget_dropped()
+                tickets = self._numbers.give(batch, kind, entries, keys, time_ns)
+            if batch.records:
+                self._writer.store(batch, self._clock())
+                self._forget_dropped()
             if batch.error is not None:
                 self._fail(batch)
-                raise batch.error
-            self._dirty += size
-            self._arm_checkpoint()
+            else:
+                self._dirty += batch.size
+                self._arm_checkpoint()
+            batch.done = True
         self._notify()
-        return Ticket(seq, _DONE, self)
+        return tickets
 
     def _usable(self) -> None:
         if self._closing:
             raise StreamClosed("The log is closed.")
         if self._broken is not None:
             raise type(self._broken)(str(self._broken))
-
-    def _room_for(self, size: int) -> None:
-        retention = self.options.retention
-        if retention.max_bytes is not None and retention.when_full == "refuse":
-            wanted = self.size + self._open.size + self._flying.size + size
-            if wanted > retention.max_bytes:
-                raise JournalFull(f"The log may hold {retention.max_bytes} bytes; {wanted} were needed.")
-
-    def _number(self, key: int, crc: int) -> int:
-        seq = self._next_seq
-        self._next_seq += 1
-        if key:
-            self._segments.ids[key] = reference(seq, crc)
-        return seq
-
-    def _known(self, key: int, crc: int, id_: bytes, payload: bytes) -> Ticket | None:
-        """The ticket of the record that this id was used for. Raises IdReused when that was for another payload."""
-        found = self._segments.find_id(key)
-        if found is None:
-            return None
-        seq, kept_crc = split_reference(found)
-        batch, record = self._open, self._open.holds(seq)
-        if record is None:
-            batch, record = self._flying, self._flying.holds(seq)
-        if record is None:
-            batch, record = _DONE, self._kept(seq)
-        if record is not None and record.id != id_:  # two ids with one 64-bit key: the older is forgotten
-            return None
-        if crc != kept_crc or (record is not None and record.payload != payload):
-            raise IdReused(f"The id was used for record {seq} with other content.")
-        return Ticket(seq, batch, self, duplicate=True)
 
     def _kept(self, seq: int) -> Record | None:
         if seq < self.floor.seq:
@@ -218,16 +212,17 @@ class Journal:
             return False
         with self._write_lock:
             with self._lock:
-                batch, self._open = self._open, Batch()
-                self._flying = batch
+                batch, self._numbers.open = self._numbers.open, Batch()
+                self._numbers.flying = batch
+                self._again = False
             self._writer.store(batch, self._clock())
             self._forget_dropped()
             if batch.error is not None:
                 self._fail(batch)
             with self._lock:
                 batch.done = True
-                self._flying = _DONE
-                more = self._queued = bool(self._open.records)
+                self._numbers.flying = DONE
+                more = self._queued = self._again and bool(self._numbers.open.records)
                 self._lock.notify_all()
         self._notify()
         return more
@@ -247,12 +242,12 @@ class Journal:
         # little: that is for a person to look at, and for a scan at the next opening.
         self._broken = next((each for each in (error, problem) if each and not isinstance(each, NoSpace)), None)
         with self._lock:
-            for record in [*batch.records, *self._open.records]:
+            for record in [*batch.records, *self._numbers.open.records]:
                 if record.id and record.seq >= self._end.seq:
-                    self._segments.ids.pop(id_key(record.id, self._segments.catalogue.salt), None)
-            later, self._open = self._open, Batch()
+                    self._segments.ids.pop(self._segments.id_key(record.id), None)
+            later, self._numbers.open = self._numbers.open, Batch()
             later.done, later.error = True, error
-            self._next_seq = self._end.seq
+            self._numbers.next_seq = self._end.seq
 
     # --- durability without waiting ---
 
@@ -260,7 +255,8 @@ class Journal:
         """Make everything appended so far durable. Raises DiskError, NoSpace."""
         if self.options.durable:
             with self._lock:
-                waiting = self._open if self._open.records else self._flying
+                self._start()
+                waiting = self._numbers.open if self._numbers.open.records else self._numbers.flying
             self.wait(lambda: waiting.done)
             return
         with self._lock:

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
+from towline.base.errors import TowlineError
 from towline.base.limits import KIB, MIB, Limit
 
 RECORD = Limit("journal_record", 1 * MIB, "bytes", "one record is one buffer, and one turn of a reader", True)
@@ -99,6 +100,10 @@ class Log(Protocol):
 
     async def append(self, kind: int, payload: bytes, *, id: bytes = b"") -> int:  # noqa: A002
         """Keep a record and return its seq, once it is kept. The same id and payload again: the same seq, once."""
+
+    async def append_many(self, kind: int, entries: Sequence[tuple[bytes, bytes]]) -> list[int | TowlineError]:
+        """Keep records, each an id (or b"") and a payload, together and in this order. For each its seq, or why just
+        this one was not kept; the others are."""
 
     async def read(
         self, from_: Cursor, *, limit_bytes: int = READ_BYTES, limit_records: int = READ_RECORDS

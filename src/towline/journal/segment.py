@@ -20,7 +20,7 @@ from towline.base.limits import KIB, MIB
 from towline.journal import record as format_
 from towline.journal.catalogue import sync_folder, write_whole
 from towline.journal.descriptors import SHARED
-from towline.journal.ids import IdTable, id_key, reference
+from towline.journal.ids import IdTable, keyed, reference
 from towline.journal.interface import Cursor, Gap, Item, Record
 from towline.journal.record import FLAG_LAZY, SEGMENT_HEADER, UNKNOWN_BEHIND, Parsed
 
@@ -225,6 +225,7 @@ class Segment:
         with SHARED.use(self.path) as descriptor:
             end = os.fstat(descriptor).st_size
         ids: dict[int, int] = {}
+        id_key = keyed(salt)
         unproven: list[tuple[int, int]] = []  # where damage begins, and which seq
         self._seqs, self._offsets = array("Q"), array("Q")
         size, next_seq = SEGMENT_HEADER, self.first_seq
@@ -237,7 +238,7 @@ class Segment:
                 unproven = [hole for hole in unproven if hole[1] > kept]
             self.note(seq, offset, parsed.time_ns)
             if parsed.id:
-                ids.setdefault(id_key(parsed.id, salt), reference(seq, crc32(parsed.payload)))
+                ids.setdefault(id_key(parsed.id), reference(seq, crc32(parsed.payload)))
             next_seq, size = seq + 1, offset + format_.record_size(parsed.id, parsed.payload)
         self.size, self.next_seq = size, next_seq
         if not repair:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from towline.base.errors import CursorFromFuture
 from towline.journal.catalogue import EPOCHS_KEPT, Catalogue, sync_folder
-from towline.journal.ids import DROPPED_IDS, IdTable
+from towline.journal.ids import DROPPED_IDS, IdTable, Sieve, keyed
 from towline.journal.interface import START, Cursor, Gap, Item
 from towline.journal.record import FLAG_LAZY, SEGMENT_HEADER
 from towline.journal.segment import SUFFIX, Segment, load_ids, save_ids
@@ -31,6 +31,8 @@ class Segments:
         self.files: list[Segment] = []
         self.ids: dict[int, int] = {}  # of the last segment and what is not yet written
         self.repaired = 0
+        self.id_key = keyed(catalogue.salt)
+        self._sieve: Sieve | None = None  # of all ids but those above
         self._dropped: list[IdTable] | None = None
 
     def __repr__(self) -> str:
@@ -81,6 +83,8 @@ class Segments:
         sealed = self.active
         fresh = Segment.create(self.folder, sealed.epoch, sealed.next_seq, self.flags)
         sealed.seal(ids, self.catalogue.salt)
+        if self._sieve is not None:
+            self._sieve.add(sealed.ids(self.catalogue.salt))
         self.files = [*self.files, fresh]
 
     def drop_front(self, count: int) -> None:
@@ -99,10 +103,32 @@ class Segments:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(segment.index_path)
 
+    @property
+    def ids_known(self) -> bool:
+        """`find_id` may be asked."""
+        return self._sieve is not None
+
+    def load_ids(self) -> None:
+        """Bring the ids of sealed and dropped segments into memory. No segment may be begun or dropped meanwhile."""
+        if self._sieve is None:
+            sealed = (segment.ids(self.catalogue.salt) for segment in self.files[:-1])
+            self._sieve = Sieve([*self._dropped_tables(), *sealed])
+
+    def all_new(self, keys: Sequence[int]) -> bool:
+        """None of these was ever used, nor is among them twice. (False may be wrong now and then.)"""
+        assert self._sieve is not None
+        different = set(keys)
+        if len(different) < len(keys) or not self.ids.keys().isdisjoint(different):
+            return False
+        return not self._sieve.may_have_any(keys)
+
     def find_id(self, key: int) -> int | None:
         """The reference of an id key anywhere in the log's life."""
         if (found := self.ids.get(key)) is not None:
             return found
+        assert self._sieve is not None
+        if not self._sieve.may_have_any((key,)):
+            return None
         for segment in reversed(self.files[:-1]):
             if (found := segment.ids(self.catalogue.salt).find(key)) is not None:
                 return found
@@ -126,6 +152,8 @@ class Segments:
                 tables = [merged]
         while len(tables) > 1 and sum(map(len, tables)) > DROPPED_IDS.value:
             os.unlink(self._dropped_path(tables.pop(0)))
+            if self._sieve is not None:
+                self._sieve.forget(tables[0].first_seq)
         self._dropped = tables
 
     def _dropped_tables(self) -> list[IdTable]:

@@ -6,9 +6,11 @@ Not thread-safe; the journal's lock is held around it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 from towline.journal.interface import Cursor, Item, Record
 
+_payload_of = itemgetter(5)
 OVERHEAD = 200  # bytes that a record costs beside its payload, about
 
 
@@ -27,7 +29,7 @@ class Tail:
     def extend(self, records: Sequence[Record]) -> None:
         """What was just kept."""
         self._records += records
-        self._size += sum(len(record.payload) + OVERHEAD for record in records)
+        self._size += _size(records)
         if self._size > self._limit:
             self._shrink()
 
@@ -53,12 +55,18 @@ class Tail:
     def _shrink(self) -> None:
         count, size = 0, self._size
         # A quarter more than necessary, so that this is not done for every record.
-        while count < len(self._records) and size > self._limit * 3 // 4:
-            size -= len(self._records[count].payload) + OVERHEAD
+        for record in self._records:
+            if size <= self._limit * 3 // 4:
+                break
+            size -= len(record[5]) + OVERHEAD
             count += 1
         self._forget(count)
 
     def _forget(self, count: int) -> None:
-        self._size -= sum(len(record.payload) + OVERHEAD for record in self._records[:count])
+        self._size -= _size(self._records[:count])
         del self._records[:count]
         self._first += count
+
+
+def _size(records: Sequence[Record]) -> int:
+    return sum(map(len, map(_payload_of, records))) + OVERHEAD * len(records)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from towline.base.errors import DiskError, InternalError, NoSpace, TowlineError
 from towline.journal.batch import Batch, Options, dispensable, sliced
+from towline.journal.ids import newer_ids
 from towline.journal.interface import Record
 from towline.journal.segments import Segments
 
@@ -98,11 +99,12 @@ class Writer:
         """Seal the active segment and begin the next. Raises OSError, nothing changed then."""
         segments, active = self._segments, self._segments.active
         with self._lock:
-            ids = {key: ref for key, ref in segments.ids.items() if ref >> 32 < active.next_seq}
+            ids = segments.ids.copy()
+            for key in newer_ids(ids, active.next_seq):
+                del ids[key]
         segments.roll(ids)
         with self._lock:
-            for key in ids:
-                segments.ids.pop(key, None)
+            segments.ids = newer_ids(segments.ids, active.next_seq)
             if not self._options.durable:
                 self.unsynced.append(active.path)
 

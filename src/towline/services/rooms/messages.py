@@ -8,14 +8,16 @@ A batch is such lines in the body of one message; a gap is a line with `gap`, a 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
-from typing import Annotated, Any, ClassVar, TypeAlias, TypedDict, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
+from msgspec.json import Decoder, Encoder
+from msgspec.structs import replace
 
-from towline.base.errors import BadMessage, PeerError
+from towline.base.errors import BadMessage, PeerError, TowlineError
 from towline.base.text import printable
 from towline.journal import Cursor, Gap, Record
 from towline.services.rooms.limits import ROOM_ID, ROOM_NICK, ROOM_TEXT
@@ -24,8 +26,10 @@ RECORD_KIND = 1  # of the journal: a record of a room; what it says is in its pa
 SAID = ("message", "me")
 KINDS = (*SAID, "edit", "delete", "topic", "notice")
 _FROM_PEOPLE = (*SAID, "edit", "delete")
-_quoted = json.encoder.encode_basestring  # a JSON string that is not kept to ASCII, as the encoder below makes it
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+_CERTAINLY_FITS = ROOM_TEXT.value // 4  # characters
+_NO_UNICODE = "The text is not valid Unicode (UTF-8)."
 
 Fields: TypeAlias = dict[str, Any]
 
@@ -98,29 +102,77 @@ class Signal(Struct, frozen=True):
 Item: TypeAlias = Entry | Missed
 
 
-class Post(Struct, frozen=True):
-    """What somebody wants to say: checked."""
+class Post(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What somebody wants to say: one line of a request. Checked where `parse_posts` gives it."""
 
     room: str
     id: str
+    kind: str = "message"
+    text: str = ""
+    ref: int = 0
+    nick: str = ""
+    file: Fields | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing but a text of moderate length, as nearly all are: there is nothing to look up or to measure."""
+        return (
+            self.kind == "message"
+            and 0 < len(self.text) <= _CERTAINLY_FITS
+            and 0 < len(self.id) <= ROOM_ID.value
+            and self.id.isascii()
+            and not (self.ref or self.nick)
+            and self.file is None
+        )
+
+
+class Answer(Struct, frozen=True, omit_defaults=True, gc=False):
+    """To messages: the position of the first of `ids`, which are kept in a row; or to the one with `id` a refusal."""
+
+    epoch: Epoch = 0
+    seq: Seq = 0
+    ids: list[str] = field(default_factory=list)
+    id: str | None = None
+    error: int = 0
+    name: str = ""
+    sentence: str = ""
+    retryable: bool = False
+
+
+_posts, _answers = Decoder(Post), Decoder(Answer)
+_encoder = Encoder()
+
+
+class Refusal(NamedTuple):
+    """A message that is not taken, and why; its id is empty where it cannot be told."""
+
+    id: str
+    error: TowlineError
+
+
+class _Payload(Struct, frozen=True, omit_defaults=True, gc=False):
+    """A record's payload, in this order."""
+
+    id: str
+    sender: str = field(name="from")
     kind: str
     text: str
-    ref: int
-    nick: str
-    file: Fields | None
+    ref: int = 0
+    nick: str = ""
+    file: Fields | None = None
 
-    def payload(self, person: str) -> bytes:
-        """The record's bytes; the same for the same post."""
-        # Put together by hand, for this is done for every message: a third of what the encoder of objects takes.
-        ref = f',"ref":{self.ref}' if self.ref else ""
-        nick = f',"nick":{_quoted(self.nick)}' if self.nick else ""
-        file = f',"file":{_encode(self.file)}' if self.file is not None else ""
-        said = f'{{"id":{_quoted(self.id)},"from":{_quoted(person)},"kind":"{self.kind}","text":{_quoted(self.text)}'
-        return f"{said}{ref}{nick}{file}}}".encode()
 
-    def key(self, owner: bytes) -> bytes:
-        """The journal's id; `owner` as `owner_key`, so that nobody can use up the ids of somebody else."""
-        return owner + self.id.encode()
+def entries_of(posts: Iterable[Post], person: str, owner: bytes) -> list[tuple[bytes, bytes]]:
+    """What the journal keeps of each: its id and its bytes, which are the same for the same post. The journal's id
+    begins with `owner`, see `owner_key`, so that nobody can use up the ids of somebody else."""
+    encode = _encoder.encode
+    return [
+        (
+            owner + post.id.encode(),
+            encode(_Payload(post.id, person, post.kind, post.text, post.ref, post.nick, post.file)),
+        )
+        for post in posts
+    ]
 
 
 def owner_key(person: str) -> bytes:
@@ -131,23 +183,50 @@ def owner_key(person: str) -> bytes:
 # --- what is said ---
 
 
-def parse_post(body: bytes) -> Post:
-    """One request to say something. Raises BadMessage, LimitExceeded."""
-    fields = _object(body)
-    kind = _text(fields, "kind", "message")
-    if kind not in _FROM_PEOPLE:
+def parse_posts(body: bytes, lines: int) -> tuple[list[Post], list[Refusal]]:
+    """What is said in that many lines, all decoded in one go; what cannot be taken is refused by itself."""
+    refused: list[Refusal] = []
+    try:
+        posts = _posts.decode_lines(body)
+    except (ValueError, RecursionError):
+        posts = []
+    if len(posts) != lines:  # one is no message at all, or there are empty lines
+        posts = list(_one_by_one(body, refused))
+    if all(post.is_plain for post in posts):
+        return posts, refused
+    taken = []
+    for post in posts:
+        try:
+            taken.append(_checked(post))
+        except TowlineError as error:
+            refused.append(Refusal(post.id, error))
+    return taken, refused
+
+
+def _one_by_one(body: bytes, refused: list[Refusal]) -> Iterator[Post]:
+    for line in body.split(b"\n"):
+        try:
+            yield _posts.decode(line)
+        except UnicodeDecodeError:
+            refused.append(Refusal("", BadMessage("The message is not UTF-8.")))
+        except (ValueError, RecursionError) as error:
+            refused.append(Refusal("", BadMessage(f"The message cannot be understood: {error}.")))
+
+
+def _checked(post: Post) -> Post:
+    """Raises BadMessage, LimitExceeded."""
+    if post.kind not in _FROM_PEOPLE:
         raise BadMessage(f"A message's kind is none of {', '.join(_FROM_PEOPLE)}.")
-    text, id_ = _text(fields, "text", ""), _text(fields, "id")
-    ROOM_TEXT.check(len(utf8(text)), what="text of one message")
-    ROOM_ID.check(len(utf8(id_)))
-    if not id_:
+    ROOM_TEXT.check(len(post.text.encode()), what="text of one message")
+    ROOM_ID.check(len(post.id.encode()))
+    if not post.id:
         raise BadMessage("A message needs an id.")
-    if kind in SAID and not text:
+    if post.kind in SAID and not post.text:
         raise BadMessage("A message needs a text.")
-    ref = fields.get("ref", 0)
-    if not isinstance(ref, int) or isinstance(ref, bool) or not 0 <= ref < 1 << 62 or (ref == 0) != (kind in SAID):
+    if not 0 <= post.ref < 1 << 62 or (post.ref == 0) != (post.kind in SAID):
         raise BadMessage("An edit or delete refers to a seq, and nothing else does.")
-    return Post(_text(fields, "room"), id_, kind, text, ref, nick_of(_text(fields, "nick", "")), _file(fields))
+    nick_of(post.nick)
+    return replace(post, file=_file(post.file))
 
 
 def nick_of(text: str) -> str:
@@ -157,9 +236,34 @@ def nick_of(text: str) -> str:
     return text
 
 
-def said(room: str, id_: str, kind: str, text: str, **more: object) -> bytes:
-    """The request that `parse_post` takes."""
-    return _encode({"room": room, "id": id_, "kind": kind, "text": text, **more}).encode("utf-8", "surrogatepass")
+def said(posts: Iterable[Post]) -> bytes:
+    """The request that `parse_posts` takes. Raises BadMessage."""
+    try:
+        return _encoder.encode_lines(posts)[:-1]
+    except UnicodeEncodeError:
+        raise BadMessage(_NO_UNICODE) from None
+
+
+def kept_line(first: Cursor, ids: list[str]) -> bytes:
+    """The acknowledgement of messages that are on the disk one behind the other, the first one there."""
+    return _encoder.encode(Answer(epoch=first.epoch, seq=first.seq, ids=ids))
+
+
+def refused_line(refusal: Refusal) -> bytes:
+    """A refusal."""
+    error = refusal.error
+    answer = Answer(
+        id=refusal.id, error=error.code, name=error.name, sentence=error.sentence, retryable=error.retryable
+    )
+    return _encoder.encode(answer)
+
+
+def parse_answers(body: bytes) -> list[Answer]:
+    """What a node says to messages. Raises PeerError."""
+    try:
+        return _answers.decode_lines(body)
+    except (ValueError, RecursionError):
+        raise PeerError("The node's acknowledgement cannot be understood.") from None
 
 
 def note_payload(kind: str, person: str, text: str, **more: object) -> bytes:
@@ -264,33 +368,16 @@ def utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise BadMessage("The text is not valid Unicode (UTF-8).") from None
+        raise BadMessage(_NO_UNICODE) from None
 
 
-def _object(body: bytes) -> Fields:
-    try:
-        found = json.loads(body.decode())
-    except UnicodeDecodeError:
-        raise BadMessage("The message is not UTF-8.") from None
-    except (ValueError, RecursionError):
-        raise BadMessage("The message is not JSON.") from None
-    if not isinstance(found, dict):
-        raise BadMessage("The message is not a JSON object.")
-    return found
-
-
-def _text(fields: Fields, name: str, default: str | None = None) -> str:
-    value = fields.get(name, default)
-    if not isinstance(value, str):
-        raise BadMessage(f"The message needs the text {name!r}.")
-    return value
-
-
-def _file(fields: Fields) -> Fields | None:
-    match fields.get("file"):
+def _file(value: object) -> Fields | None:
+    match value:
         case None:
             return None
-        case {"name": str(name), "path": str(path), "bytes": int(size)} if len(name) < 300 and len(path) < 5000:
+        case {"name": str(name), "path": str(path), "bytes": int(size)} if (
+            len(name) < 300 and len(path) < 5000 and 0 <= size < 1 << 62
+        ):
             utf8(name), utf8(path)
             return {"name": name, "path": path, "bytes": size}
         case _:

@@ -30,6 +30,11 @@ class Bucket:
             )
         self._left -= cost
 
+    def has(self, cost: float, now: float) -> bool:
+        """Whether `spend` would take so much."""
+        self.refill(now)
+        return self._left >= cost
+
     def refill(self, now: float) -> None:
         """Let time pass."""
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -22,10 +22,10 @@ from towline.base.errors import (
 from towline.base.quantity import format_duration
 from towline.journal import START, Cursor, Record, Retention
 from towline.journal.aio import FileLog
-from towline.journal.batch import Options, Ticket
+from towline.journal.batch import Options, Tickets
 from towline.services.rooms.fanout import Fanout, Follower
 from towline.services.rooms.limits import ROOM_KEPT
-from towline.services.rooms.messages import RECORD_KIND, SAID, Fields, Post, fields_of
+from towline.services.rooms.messages import RECORD_KIND, SAID, Fields, Post, entries_of, fields_of
 from towline.services.rooms.presence import Presence
 from towline.store.rooms import Mute, RoomRow
 
@@ -78,23 +78,24 @@ class Room:
     # --- saying ---
 
     async def post(
-        self, post: Post, person: str, owner: bytes, settled: Callable[[Ticket], None], *, moderates: bool
+        self, posts: Sequence[Post], person: str, owner: bytes, settled: Callable[[Tickets], None], *, moderates: bool
     ) -> None:
-        """Number a message and put it on its way; `settled` is called once it is on the disk, or cannot be kept.
+        """Number messages and put them on their way together; `settled` is called once each is on the disk, or cannot
+        be kept. One that refers to another (an edit, a delete) comes alone.
 
-        Raises Muted, NoGrant, NotFound, IdReused, JournalFull, NoSpace, DiskError.
+        Raises Muted, NoGrant, NotFound, NoSpace, DiskError: what all are refused for.
         """
         self.check_mute(person)
-        if post.kind not in SAID:
-            await self._check_reference(post, person, moderates=moderates)
+        if posts[0].ref:
+            await self._check_reference(posts[0], person, moderates=moderates)
         if not (self._open.is_set() and self.log.journal.has_room()):
             await self._wait_room()
-        self.log.post(RECORD_KIND, post.payload(person), settled, id=post.key(owner))
+        self.log.post(RECORD_KIND, entries_of(posts, person, owner), settled)
 
     async def append(self, payload: bytes) -> int:
         """Keep a record of the node's own; its seq."""
         await self._wait_room()
-        return await self.log.submit(RECORD_KIND, payload)
+        return await self.log.append(RECORD_KIND, payload)
 
     async def _wait_room(self) -> None:
         """Until the log takes more; it may be exchanged meanwhile."""
@@ -242,6 +243,8 @@ class Room:
                 reached = self.log.journal.high_water
                 try:
                     self.log = await FileLog.open(folder, options_of(row), known_high_water=known or reached)
+                    if self._posting:
+                        await self.log.know_ids()
                     self.row = row
                 except TowlineError:  # a full disk, say: as it was is better than closed
                     self.log = await FileLog.open(folder, options_of(self.row), known_high_water=reached)
@@ -255,9 +258,10 @@ class Room:
         """The newest record that is certainly on the disk."""
         return self.log.journal.high_water
 
-    def begin_post(self) -> None:
+    async def begin_post(self) -> None:
         """A stream that posts here; the room stays open for it."""
         self._posting += 1
+        await self.log.know_ids()
 
     def end_post(self) -> None:
         """… no more."""
