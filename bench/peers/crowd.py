@@ -18,10 +18,9 @@ from bench.peers.base import say
 from bench.peers.loads import Hearing, Reader, raise_descriptors
 from towline.client.connect import local_line
 from towline.client.line import Line
-from towline.protocol.table import Class
+from towline.client.rooms import Room
 from towline.runtime.channel import Channel
 from towline.runtime.loops import new_event_loop
-from towline.services.rooms.messages import said
 
 Answer = dict[str, Any]
 _AT_ONCE = 20  # handshakes
@@ -35,8 +34,7 @@ class Crowd:
         self._folder, self._unix = folder, unix
         self._homes: list[str] = []
         self._lines: list[Line] = []
-        self._writers: list[Channel] = []
-        self._said = 0
+        self._writers: list[Line] = []
         self._hearing = Hearing()
 
     async def people(self, count: int, name: str) -> Answer:
@@ -55,19 +53,16 @@ class Crowd:
         return {"people": count}
 
     async def writers(self) -> Answer:
-        """A line and a stream of messages for each of the people."""
-        for line in await self._connect(len(self._homes)):
-            channel = await line.channel({"service": "rooms", "op": "say"}, Class.CHAT)
-            await channel.accepted()
-            self._writers.append(channel)
+        """A line for each of the people."""
+        self._writers += await self._connect(len(self._homes))
         return {"writers": len(self._writers)}
 
-    async def write(self, room: str, count: int, at_once: int) -> Answer:
-        """Each says `count` messages of 100 bytes, `at_once` of them under way."""
-        words = [[self._words(room) for _ in range(count)] for _ in self._writers]
-        begun = time.perf_counter()
-        await asyncio.gather(*(_write(*each, at_once) for each in zip(self._writers, words, strict=True)))
-        return {"seconds": time.perf_counter() - begun}
+    async def write(self, room: str, writers: int, count: int, at_once: int) -> Answer:
+        """The first `writers` of them each say `count` messages of 100 bytes, `at_once` of them at a time."""
+        rooms = [line.room(room) for line in self._writers[:writers]]
+        begun, spent = time.perf_counter(), time.process_time()
+        await asyncio.gather(*(_write(each, count, at_once) for each in rooms))
+        return {"seconds": time.perf_counter() - begun, "cpu": time.process_time() - spent}
 
     async def readers(self, room: str, count: int) -> Answer:
         """Join a room with that many lines."""
@@ -90,20 +85,17 @@ class Crowd:
     async def publish(self, room: str) -> Answer:
         """Say one thing; when that was, and when it was acknowledged."""
         at = time.time()
-        await _write(self._writers[0], [self._words(room)], 1)
+        await _write(self._writers[0].room(room), 1, 1)
         return {"at": at, "kept": time.time()}
 
     async def _connect(self, count: int) -> list[Line]:
         fresh: list[Line] = []
         while len(fresh) < count:
             homes = [self._homes[number % len(self._homes)] for number in range(len(fresh), count)][:_AT_ONCE]
-            fresh += await asyncio.gather(*(towline.connect("home", home=home).__aenter__() for home in homes))
+            lines = [towline.connect("home", home=home, outbox=False) for home in homes]
+            fresh += await asyncio.gather(*(line.__aenter__() for line in lines))
         self._lines += fresh
         return fresh
-
-    def _words(self, room: str) -> bytes:
-        self._said += 1
-        return said(room, f"{os.getpid()}.{self._said}", "message", "x" * 100)
 
 
 def _become_light(channel: Channel, hearing: Hearing) -> None:
@@ -124,17 +116,12 @@ def _become_light(channel: Channel, hearing: Hearing) -> None:
     transport._raw.set_protocol(Reader(hearing, decrypt, lambda plain: plain.count(_RECORD)))  # noqa: SLF001
 
 
-async def _write(channel: Channel, words: list[bytes], at_once: int) -> None:
-    sent = answered = 0
-    while answered < len(words):
-        fresh = words[sent : answered + at_once]
-        if fresh:
-            channel.send_nowait(b"\n".join(fresh))
-            sent += len(fresh)
-        message = await channel.receive()
-        assert message is not None
-        assert b'"error"' not in message.body, message.body
-        answered += message.body.count(_RECORD)
+async def _write(room: Room, count: int, at_once: int) -> None:
+    """As a program does that has more to say than it waits for."""
+    text = "x" * 100
+    for said in range(0, count, at_once):
+        outcomes = await room.say_all([text] * min(at_once, count - said))
+        assert all(isinstance(outcome, int) for outcome in outcomes), outcomes
 
 
 async def main(folder: str, unix: str) -> None:

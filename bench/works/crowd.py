@@ -13,9 +13,12 @@ from bench.peers.base import Helper
 from bench.peers.towline import TowlineOnDisk, path
 from bench.processes import cpu_seconds, resident_kib
 from bench.works.idle import certificate
+from towline.journal.core import Journal
+from towline.services.rooms.messages import Post, entries_of, owner_key, parse_posts, said
 
 SUMMARY = "fifty writers in one room; one message to 2,000 TLS readers; 5,000 idle ones joined to a room"
 WRITERS, EACH, AT_ONCE = 50, 300, 16
+ALONE = 300  # of the one writer who waits for each
 READERS, IDLE = 2000, 5000
 MESSAGES = 5  # one after the other, in each round of the fan-out
 PROCESSES = 2  # of readers
@@ -57,18 +60,49 @@ def _writers(bench: Bench, node: _Node | None) -> None:
 
         def write() -> Sample:
             before = cpu_seconds(node.pid)
-            seconds = writers.ask(do="write", room="lobby", count=count, at_once=AT_ONCE)["seconds"]
-            spent = (cpu_seconds(node.pid) - before) * 1e6 / (WRITERS * count)
-            return Sample(WRITERS * count / seconds, {"node's µs each": spent})
+            answer = writers.ask(do="write", room="lobby", writers=WRITERS, count=count, at_once=AT_ONCE)
+            total = WRITERS * count
+            spent = cpu_seconds(node.pid) - before
+            each = {"node's µs each": spent * 1e6 / total, "writers' µs each": answer["cpu"] * 1e6 / total}
+            return Sample(total / answer["seconds"], each)
+
+        def alone() -> Sample:
+            few = bench.scale.count(ALONE)
+            return Sample(few / writers.ask(do="write", room="lobby", writers=1, count=few, at_once=1)["seconds"])
 
         contenders.append(Contender("towline", write, "each on the disk before it is acknowledged; TLS"))
+        contenders.append(Contender("one writer, one under way", alone, "the same room with nothing to group; TLS"))
+    contenders.append(Contender("the journal alone", lambda: _journal(bench), "one process, no network: the floor"))
     contenders.append(Contender("one fsync each, no network", lambda: _fsyncs(bench), "the disk's own rate"))
-    note = f"each says {count} of 100 bytes, {AT_ONCE} of them under way; a line and a key for each"
+    note = f"each says {count} of 100 bytes, {AT_ONCE} at a time, without an outbox; a line and a key for each"
     case = Case("crowd", f"acknowledged, {WRITERS} writers in one room", "messages/s", HIGHER, contenders, note)
     case.key = "writers"
     bench.measure(case)
     if node is not None:
         writers.close()
+
+
+def _journal(bench: Bench) -> Sample:
+    """As many messages, decoded, numbered and kept in batches of the same size, as many of them under way."""
+    count = bench.scale.count(EACH) * WRITERS // AT_ONCE
+    person, owner = "writer", owner_key("writer")
+    bodies = [
+        said([Post("lobby", f"{os.urandom(8).hex()}.{number}", text="x" * 100) for number in range(AT_ONCE)])
+        for _ in range(count)
+    ]
+    journal = Journal.open(os.path.join(bench.on_disk("journal"), "log"))
+    try:
+        begun, before = time.perf_counter(), journal.append_many(1, [])
+        for number, body in enumerate(bodies, 1):
+            posts, _ = parse_posts(body, AT_ONCE)
+            last = number % (WRITERS // 2) == 0 or number == count  # one half is made while the other is written
+            tickets = journal.append_many(1, entries_of(posts, person, owner), start=last)
+            if last:
+                journal.wait(before.done if number < count else tickets.done)
+                before = tickets
+        return Sample(count * AT_ONCE / (time.perf_counter() - begun))
+    finally:
+        journal.close()
 
 
 def _fsyncs(bench: Bench) -> Sample:
