@@ -14,6 +14,7 @@ from tests.kit import joined, run, serving, until
 from towline.base.errors import LimitExceeded
 from towline.base.limits import Limit
 from towline.client.connect import connect
+from towline.journal.spool import SpoolWriter
 from towline.protocol.codec import Header
 from towline.services.jobs import held as holding
 from towline.services.jobs.held import Held
@@ -46,9 +47,9 @@ async def holding_cat(folder: Path) -> AsyncIterator[tuple[Held, int]]:
     os.mkfifo(go)
     spec = {
         "job": "one", "argv": ["sh", "-c", f"read go < {go}; exec cat"], "cwd": "/", "env": dict(os.environ),
-        "stdin": True, "spool": 1 << 20,
+        "stdin": True,
     }  # fmt: skip
-    held = Held(house, str(folder / "spool"), spec)
+    held = Held(house, SpoolWriter(str(folder / "spool"), 1 << 20, drop=False), spec)
     descriptor = await asyncio.to_thread(os.open, go, os.O_WRONLY)
     try:
         yield held, descriptor
