@@ -148,13 +148,11 @@ class Sieve:
         """Nobody asks any more for what was used before that seq."""
         self._filters = [each for each in self._filters if each.upto >= before]
 
-    def may_have_any(self, keys: Sequence[int]) -> bool:
-        """False: none of them is in a table, for certain."""
+    def suspects(self, keys: Sequence[int]) -> list[int]:
+        """Those that may be in a table: all that are in one, and about one in 250 of the others."""
+        found: list[int] = []
         for each in self._filters:
             bits, mask = each.bits, each.mask
-            for key in keys:
-                if bits[(key & mask) >> 3] >> (key & 7) & 1:
-                    other = key >> 32
-                    if bits[(other & mask) >> 3] >> (other & 7) & 1:
-                        return True
-        return False
+            half = [key for key in keys if bits[(key & mask) >> 3] >> (key & 7) & 1]
+            found += [key for key in half if bits[(key >> 32 & mask) >> 3] >> (key >> 32 & 7) & 1]
+        return found

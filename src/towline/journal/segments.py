@@ -115,20 +115,22 @@ class Segments:
             self._sieve = Sieve([*self._dropped_tables(), *sealed])
 
     def all_new(self, keys: Sequence[int]) -> bool:
-        """None of these was ever used, nor is among them twice. (False may be wrong now and then.)"""
+        """None of these was ever used, nor is among them twice."""
         assert self._sieve is not None
         different = set(keys)
         if len(different) < len(keys) or not self.ids.keys().isdisjoint(different):
             return False
-        return not self._sieve.may_have_any(keys)
+        return all(self._find_older(key) is None for key in self._sieve.suspects(keys))
 
     def find_id(self, key: int) -> int | None:
         """The reference of an id key anywhere in the log's life."""
         if (found := self.ids.get(key)) is not None:
             return found
         assert self._sieve is not None
-        if not self._sieve.may_have_any((key,)):
-            return None
+        return self._find_older(key) if self._sieve.suspects((key,)) else None
+
+    def _find_older(self, key: int) -> int | None:
+        """In the sealed segments, and those that were dropped."""
         for segment in reversed(self.files[:-1]):
             if (found := segment.ids(self.catalogue.salt).find(key)) is not None:
                 return found
