@@ -17,8 +17,8 @@ from towline.journal.core import Journal
 from towline.services.rooms.messages import Post, entries_of, owner_key, parse_posts, said
 
 SUMMARY = "fifty writers in one room; one message to 2,000 TLS readers; 5,000 idle ones joined to a room"
-WRITERS, EACH, AT_ONCE = 50, 300, 16
-MANY = 64
+WRITERS, EACH, AT_ONCE = 50, 320, 64
+FEWER = 16
 ALONE = 300  # of the one writer who waits for each
 READERS, IDLE = 2000, 5000
 MESSAGES = 5  # one after the other, in each round of the fan-out
@@ -73,10 +73,15 @@ def _writers(bench: Bench, node: _Node | None) -> None:
 
         kept = "each on the disk before it is acknowledged; TLS"
         contenders.append(Contender("towline", lambda: write(AT_ONCE), kept))
-        contenders.append(Contender(f"the same, {MANY} at a time", lambda: write(MANY), kept))
+        contenders.append(Contender(f"the same, {FEWER} at a time", lambda: write(FEWER), kept))
         contenders.append(Contender("one writer, one under way", alone, "the same room with nothing to group; TLS"))
     contenders.append(Contender("the journal alone", lambda: _journal(bench), "one process, no network: the floor"))
-    contenders.append(Contender("one fsync each, no network", lambda: _fsyncs(bench), "the disk's own rate"))
+    contenders += [
+        Contender("the journal, one fsync each", lambda: _journal_each(bench), "no group commit, and no network"),
+        Contender(
+            "the disk alone, one fsync each", lambda: _fsyncs(bench), "records written to a file, nothing else"
+        ),
+    ]
     note = f"each says {count} of 100 bytes, {AT_ONCE} at a time, without an outbox; a line and a key for each"
     case = Case("crowd", f"acknowledged, {WRITERS} writers in one room", "messages/s", HIGHER, contenders, note)
     case.key = "writers"
@@ -104,6 +109,20 @@ def _journal(bench: Bench) -> Sample:
                 journal.wait(before.done if number < count else tickets.done)
                 before = tickets
         return Sample(count * AT_ONCE / (time.perf_counter() - begun))
+    finally:
+        journal.close()
+
+
+def _journal_each(bench: Bench) -> Sample:
+    """The same messages without group commit: each waits for its own, and the next begins then."""
+    count, person, owner = bench.scale.count(EACH) * 5, "writer", owner_key("writer")
+    posts = [Post("lobby", f"{os.urandom(8).hex()}.{number}", text="x" * 100) for number in range(count)]
+    journal = Journal.open(os.path.join(bench.on_disk("journal-each"), "log"))
+    try:
+        begun = time.perf_counter()
+        for id_, payload in entries_of(posts, person, owner):
+            journal.append(1, payload, id=id_).result()
+        return Sample(count / (time.perf_counter() - begun))
     finally:
         journal.close()
 
