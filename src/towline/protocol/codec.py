@@ -42,7 +42,7 @@ def _finite(text: str) -> float:
     return number
 
 
-_decode_json = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite).decode
+_json = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 _encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _tuple = tuple.__new__
 _LARGE = 16 * KIB  # what is worth a call not to copy it
@@ -230,7 +230,10 @@ def parse_header(data: bytes, kind: int) -> Header:
     """The JSON object of a frame, its known fields type-checked. Raises MalformedFrame."""
     name = FRAMES[kind].name
     try:
-        header = _decode_json(data.decode("utf-8"))
+        text = data.decode("utf-8")
+        header, end = _json.raw_decode(text) if text.startswith("{") else (None, 0)
+        if end != len(text):  # white space around it, or no JSON
+            header = _json.decode(text)
     except (ValueError, RecursionError):
         raise MalformedFrame(f"The header of {name} is not JSON.") from None
     if not isinstance(header, dict):

@@ -23,7 +23,7 @@ from towline.base.errors import (
 )
 from towline.base.limits import CONNECTION_WINDOW_MAX, FRAME_BODY, FRAME_HEADER, RESETS, STREAM_WINDOW_MAX
 from towline.protocol import events as ev
-from towline.protocol.codec import Buffer, Frame, Header, encode, encode_header
+from towline.protocol.codec import Buffer, Frame, Header, encode, encode_header, encode_prefix
 from towline.protocol.credit import ReceiveWindow, SendWindow
 from towline.protocol.records import Limits, fault_from_header, fault_header
 from towline.protocol.scheduler import Scheduler
@@ -89,10 +89,10 @@ class Streams:
             raise LimitExceeded(
                 f"Limit streams is {self._peer_limits.streams} streams at the other side, and as many are open."
             )
-        self._check_header({**header, "class": int(scheduling)})
+        encoded = self._encoded({**header, "class": int(scheduling)})
         stream = self._add(self._next_here, scheduling, opened_here=True)
         self._next_here += 2
-        self._push(stream, Kind.OPEN, {**header, "class": int(scheduling)})
+        self._push(stream, Kind.OPEN, encoded)
         return stream
 
     def accept(self, stream: Stream, header: Header | None) -> None:
@@ -100,9 +100,9 @@ class Streams:
         self._require_open(stream)
         if stream.opened_here or stream.accepted:
             raise StreamClosed(f"Stream {stream.id} cannot be accepted (again) by this side.")
-        self._check_header(header or {})
+        encoded = self._encoded(header or {})
         stream.accepted = True
-        self._push(stream, Kind.ACCEPT, header or {})
+        self._push(stream, Kind.ACCEPT, encoded)
 
     def send(self, stream: Stream, body: Buffer, header: Header | None) -> None:
         """Queue one message. Raises StreamClosed, LimitExceeded, BadMessage."""
@@ -114,7 +114,7 @@ class Streams:
             raise LimitExceeded(
                 f"Limit message is {self._peer_limits.message} bytes at the other side; {len(body)} were to be sent."
             )
-        stream.queue_message(body, b"" if header is None else self._check_header(header))
+        stream.queue_message(body, b"" if header is None else self._encoded(header))
         if not stream.scheduled:
             self._scheduler.ready(stream)
 
@@ -122,7 +122,7 @@ class Streams:
         """Half-close behind what is queued. Raises StreamClosed, LimitExceeded, BadMessage."""
         if not stream.can_send:
             self._refuse_output(stream)
-        stream.queue_end(b"" if trailer is None else self._check_header(trailer))
+        stream.queue_end(b"" if trailer is None else self._encoded(trailer))
         self._scheduler.ready(stream)
 
     def reset(self, stream: Stream, error: TowlineError | None) -> None:
@@ -134,7 +134,7 @@ class Streams:
         self.forget_if_done(stream)
         if stream.opened_here:
             self._refund(stream)
-        self._push(stream, Kind.RESET, fault_header(error or Cancelled()))
+        self._push(stream, Kind.RESET, encode_header(fault_header(error or Cancelled())))
 
     def consume(self, stream: Stream, cost: int) -> bool:
         """The reader has taken DATA that cost this much; whether credit goes back now (enough has come together)."""
@@ -363,7 +363,7 @@ class Streams:
         self._require_open(stream)
         raise StreamClosed(f"Stream {stream.id} was ended on this side.")
 
-    def _check_header(self, header: Header) -> bytes:
+    def _encoded(self, header: Header) -> bytes:
         return encode_header(header, min(self._peer_limits.frame_header, FRAME_HEADER.value))
 
     def _count_reset(self) -> None:
@@ -380,9 +380,9 @@ class Streams:
     def _refuse(self, number: int, error: TowlineError) -> None:
         self._scheduler.push_reply(encode(Frame(Kind.RESET, 0, number, fault_header(error))))
 
-    def _push(self, stream: Stream, kind: Kind, header: Header) -> None:
+    def _push(self, stream: Stream, kind: Kind, header: bytes) -> None:
         """A control frame of a stream; on the peer's streams it is the peer who makes us send it."""
-        frame = encode(Frame(kind, 0, stream.id, header))
+        frame = encode_prefix(kind, 0, stream.id, len(header), 0) + header
         if stream.opened_here:
             self._scheduler.push_control(frame)
         else:

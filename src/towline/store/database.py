@@ -33,6 +33,7 @@ from towline.base.text import printable
 
 BUSY_SECONDS = 5.0
 _POLL_SECONDS = 0.01
+_ERRORS = (sqlite3.Error, OverflowError, UnicodeEncodeError)  # which the module raises
 Row = tuple[Any, ...]
 Values = Sequence[str | bytes | int | float | None]
 
@@ -47,10 +48,12 @@ class Database:
         self._durable: bool | None = None  # what `synchronous` is set to; None: nothing yet
         self._connection: sqlite3.Connection | None = None
         _create_private(self.path)
-        with self._documented():
+        try:
             self._connection = sqlite3.connect(
                 self.path, timeout=busy_seconds, isolation_level=None, check_same_thread=False
             )
+        except sqlite3.Error as error:
+            raise self._documented(error) from error
         try:
             self._prepare(migrations, busy_seconds)
         except BaseException:
@@ -84,19 +87,22 @@ class Database:
 
     def execute(self, sql: str, values: Values = ()) -> int:
         """Run one statement; returns how many rows it changed. Outside a transaction it is one of its own."""
-        with self._lock, self.transaction():
+        with self.transaction():
             return self._run(sql, values).rowcount
 
     def insert(self, sql: str, values: Values = ()) -> int:
         """Run an INSERT of one row and return its number; 0 when it was one to be ignored (ON CONFLICT)."""
-        with self._lock, self.transaction():
+        with self.transaction():
             done = self._run(sql, values)
             return int(done.lastrowid or 0) if done.rowcount else 0
 
     def rows(self, sql: str, values: Values = ()) -> list[Row]:
         """All rows that a query gives."""
-        with self._lock, self._documented():
-            found: list[Row] = self._run(sql, values).fetchall()
+        with self._lock:
+            try:
+                found: list[Row] = self._run(sql, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._documented(error) from error
             return found
 
     def row(self, sql: str, values: Values = ()) -> Row | None:
@@ -109,8 +115,10 @@ class Database:
         with self._lock:
             connection, self._connection = self._connection, None
             if connection is not None:
-                with self._documented():
+                try:
                     connection.close()
+                except sqlite3.Error as error:
+                    raise self._documented(error) from error
 
     def _prepare(self, migrations: Sequence[str], busy_seconds: float) -> None:
         # WAL: readers do not wait for the writer. Synchronous FULL (see `transaction`): a commit is on the disk.
@@ -148,10 +156,12 @@ class Database:
         return int(self.rows("PRAGMA user_version")[0][0])
 
     def _run(self, sql: str, values: Values = ()) -> sqlite3.Cursor:
-        with self._documented():
-            if self._connection is None:
-                raise InternalError("The store was used after it was closed.")
+        if self._connection is None:
+            raise InternalError("The store was used after it was closed.")
+        try:
             return self._connection.execute(sql, values)
+        except _ERRORS as error:
+            raise self._documented(error) from error
 
     def _roll_back(self) -> None:
         # After a full disk SQLite may have rolled back by itself.
@@ -161,16 +171,14 @@ class Database:
             except sqlite3.Error:
                 pass  # the first error is the one to tell; the file rolls back when it is opened again
 
-    @contextmanager
-    def _documented(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise _from_sqlite(error, printable(self.path)) from error
-        except OverflowError as error:  # a number from a peer
-            raise LimitExceeded("A number is too large to be kept; the limit is 2**63 - 1.") from error
-        except UnicodeEncodeError as error:  # text from a peer with lone surrogates in it
-            raise UsageError(f"'{printable(str(error.object), limit=80)}' is not valid Unicode.") from error
+    def _documented(self, error: Exception) -> TowlineError:
+        match error:
+            case OverflowError():  # a number from a peer
+                return LimitExceeded("A number is too large to be kept; the limit is 2**63 - 1.")
+            case UnicodeEncodeError():  # text from a peer with lone surrogates in it
+                return UsageError(f"'{printable(str(error.object), limit=80)}' is not valid Unicode.")
+            case _:
+                return _from_sqlite(error, printable(self.path))
 
 
 def _create_private(path: str) -> None:
@@ -206,7 +214,7 @@ def _statements(script: str) -> Iterator[str]:
     assert not pending.strip(), "a migration ends with a semicolon"
 
 
-def _from_sqlite(error: sqlite3.Error, path: str) -> TowlineError:
+def _from_sqlite(error: Exception, path: str) -> TowlineError:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:  # the module's own complaint (ProgrammingError): our misuse
         return InternalError(f"The store was used wrongly: {error}.")
