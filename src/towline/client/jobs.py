@@ -36,7 +36,8 @@ class Job:
         self.state = ""
         self._class = scheduling
         self._first: Channel | None = None  # the stream that `start` opened, for the first reader
-        self._feeding = Feeding(line, id, scheduling)
+        self._fed: Feeding | None = None  # once there is input
+        self._input_over = False
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.ended or self.state}>"
@@ -76,6 +77,7 @@ class Job:
     ) -> AsyncGenerator[Chunk | Missing, None]:
         """`channel`: the stream that is open already. `once`: what is asked for with the first attachment."""
         seq, fruitless = from_, 0
+        taking: Taking | None = None
         while True:
             connection = await self._connection()
             before = seq
@@ -84,42 +86,35 @@ class Job:
                     header = self._request("attach", **{"from": seq}, **request, **(once if seq == from_ else {}))
                     channel = connection.open(header, self._class)
                     self.state = str((await channel.accepted()).get("state", ""))
-                async for item in self._items(channel, request["acks"] is True):
-                    yield item
-                    seq = item.seq + 1 if isinstance(item, Chunk) else item.to
+                taking, replay = Taking(channel), Replay()
+                while (message := await channel.receive()) is not None:
+                    if (item := item_of(message, replay)) is not None:
+                        yield item
+                        seq = item.seq + 1 if isinstance(item, Chunk) else item.to
+                        if request["acks"] is True:
+                            taking.took(seq - 1, len(message.body))
+                self._over(channel.trailer or {})
                 return
             except TowlineError as error:
                 fruitless = 0 if seq > before else fruitless + 1
                 if not error.retryable or (connection.is_open and fruitless >= _FRUITLESS):
                     raise
             finally:
+                if taking is not None:
+                    taking.close()
                 if channel is not None:
                     _detach(channel)
-                channel = None
-
-    async def _items(self, channel: Channel, acknowledge: bool) -> AsyncIterator[Chunk | Missing]:
-        taking, replay = Taking(channel), Replay()
-        try:
-            while (message := await channel.receive()) is not None:
-                item = item_of(message, replay)
-                if item is not None:
-                    yield item
-                    if acknowledge:
-                        seq = item.seq if isinstance(item, Chunk) else item.to - 1
-                        taking.took(seq, len(message.body))
-        finally:
-            taking.close()
-        self._over(channel.trailer or {})
+                channel = taking = None
 
     def _over(self, trailer: Header) -> None:
         match trailer:
             case {"exit": dict(said)}:
                 self.ended = ended_of(said)
                 self.state = "exited"
-                self._feeding.over()
+                self._end_input()
             case {"lost": str(reason)}:
                 self.state = "lost"
-                self._feeding.over()
+                self._end_input()
                 raise JobLost(f"The job {self.id} is lost: {printable(reason)} Its exit status is not known.")
             case {"state": str(state)}:
                 self.state = state
@@ -161,14 +156,29 @@ class Job:
 
     async def close(self) -> None:
         """Let go of it; it goes on."""
-        self._feeding.over()
-        await self._feeding.close()
+        self._end_input()
+        if self._fed is not None:
+            await self._fed.close()
         if self._first is not None:
             channel, self._first = self._first, None
             _detach(channel)
             self.line.places.following.leave()
 
     # --- inside ---
+
+    @property
+    def _feeding(self) -> Feeding:
+        if self._fed is None:
+            self._fed = Feeding(self.line, self.id, self._class)
+            if self._input_over:
+                self._fed.over()
+        return self._fed
+
+    def _end_input(self) -> None:
+        """The job has ended, or is let go of: input is of no use any more."""
+        self._input_over = True
+        if self._fed is not None:
+            self._fed.over()
 
     def _request(self, op: str, **fields: object) -> Header:
         return {"service": "jobs", "op": op, "job": self.id, **fields}

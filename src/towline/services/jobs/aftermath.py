@@ -25,12 +25,12 @@ def last_known(row: JobRow, folder: str) -> JobRow:
         with contextlib.suppress(ValueError, AttributeError):
             ending = json.loads(last.payload).get("exit")
             if isinstance(ending, dict):
-                return ended(row, ending, size)
+                return ended(row, ending, size, row.pid)
     end_orphan(row)
     return row.ending(LOST, reason=GONE, ended=time.time(), size=size)
 
 
-def ended(row: JobRow, ending: Header, size: int) -> JobRow:
+def ended(row: JobRow, ending: Header, size: int, pid: int) -> JobRow:
     """The row of a job whose keeper says how it ended."""
     status, number = ending.get("status"), ending.get("signal")
     reason = "timed out" if ending.get("timed_out") else "output left open" if ending.get("left_open") else ""
@@ -40,6 +40,7 @@ def ended(row: JobRow, ending: Header, size: int) -> JobRow:
         status=status if isinstance(status, int) else None,
         signal=number if isinstance(number, int) else None,
         reason=reason,
+        pid=pid,
         ended=moment if isinstance(moment, float) else time.time(),
         bytes=printed if isinstance(printed, int) else 0,
         size=size,

@@ -378,10 +378,10 @@ class Held:
             self.spool.append(CONTROL, json.dumps({"exit": ending}).encode(), always=True)
         except OSError as error:
             ending["unwritten"] = error.strerror or "disk error"
-        self._reap()  # reaped only now; it has ended, so this does not wait
-        os.close(self._pidfd)
         self.spool.close()
         self.house.ended(self, ending)
+        self._reap()  # reaped only now; it has ended, so this does not wait
+        os.close(self._pidfd)
 
     def _later(self, seconds: float, act: Callable[..., object], *args: object) -> None:
         self._timers.append(self.house.loop.call_later(seconds, act, *args))

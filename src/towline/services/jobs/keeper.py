@@ -56,7 +56,7 @@ class Keeper:
         self._token = ""
         self._prepared: dict[str, dict[str, Any]] = {}  # what may be told to go
         self._env: dict[str, str] = {}  # of every command
-        self._started: list[Header] = []  # told together with what comes next, or by and by
+        self._started: dict[str, Held] = {}  # told with what comes next, or by and by
         self._by_and_by: asyncio.TimerHandle | None = None
         self._spool_max = 1 << 62
         self._elsewhere = 0  # bytes that spools of finished jobs take, as the node counts them
@@ -89,9 +89,12 @@ class Keeper:
         """Its spool has the last word; the node hears it, too, if there is one."""
         self._jobs.pop(held.id, None)
         self._grown.pop(held.id, None)
+        if self._started.pop(held.id, None) is not None and not self._started:  # its end says it, too
+            self._forget_timer()
         self._elsewhere += held.spool.size
         end = held.spool.next_seq
-        self._say({"t": "exited", "job": held.id, "end": end, "size": held.spool.size, "exit": ending})
+        size = held.spool.size
+        self._say({"t": "exited", "job": held.id, "pid": held.pid, "end": end, "size": size, "exit": ending})
         self._rest()
 
     # --- nodes ---
@@ -158,16 +161,19 @@ class Keeper:
         """It has started; most have also ended, or printed something, before anybody could do anything with that."""
         if self._by_and_by is None:
             self._by_and_by = self.loop.call_later(ANSWER_SECONDS, self._tell_started)
-        self._started.append({"t": "started", "job": held.id, "pid": held.pid})
+        self._started[held.id] = held
 
     def _tell_started(self) -> None:
+        self._forget_timer()
+        started, self._started = self._started, {}
+        for held in started.values():
+            if self._node is not None:
+                self._node.say({"t": "started", "job": held.id, "pid": held.pid})
+
+    def _forget_timer(self) -> None:
         if self._by_and_by is not None:  # or it would part the next start from its end
             self._by_and_by.cancel()
             self._by_and_by = None
-        started, self._started = self._started, []
-        for header in started:
-            if self._node is not None:
-                self._node.say(header)
 
     def _obey(self, link: Link, header: Header, body: bytes) -> tuple[Header, bytes]:
         fields: dict[str, Any] = dict(header)

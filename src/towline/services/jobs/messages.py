@@ -56,10 +56,10 @@ class Spec(Struct, frozen=True):
         return printable(" ".join(self.argv) if not self.login else "(login shell)", limit=300)
 
     def encode(self) -> bytes:
-        """As it travels."""
+        """As it travels: what is not said is empty, 0 or false."""
         names = ("request", "argv", "shell", "login", "cwd", "env", "stdin", "size", "term", "timeout",
                  "on_disconnect", "after", "overflow", "spool")  # fmt: skip
-        return json.dumps({name: getattr(self, name) for name in names}).encode()
+        return json.dumps({name: value for name in names if (value := getattr(self, name))}).encode()
 
 
 def parse_spec(data: bytes) -> Spec:

@@ -237,9 +237,9 @@ class Roster:
                 if (known := live.inputs.get(writer)) is not None:
                     known.at, known.ended = at, eof
                     live.ring()
-            case {"t": "exited", "end": int(end), "size": int(size), "exit": dict(ending)}:
-                live.end, live.ending = end, ending
-                self._finish(live, ended(live.row, ending, size))
+            case {"t": "exited", "pid": int(pid), "end": int(end), "size": int(size), "exit": dict(ending)}:
+                live.end, live.ending, live.gone, live.settled = end, ending, True, True
+                self._finish(live, ended(live.row, ending, size, pid))
             case _:
                 pass  # a newer keeper may say more
 

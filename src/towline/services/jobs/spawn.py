@@ -106,7 +106,7 @@ def _posix_spawn(program: str, argv: list[str], cwd: str, env: dict[str, str], a
     os.chdir(cwd)
     try:
         for path in found:
-            if not os.path.exists(path):
+            if len(found) > 1 and not os.path.exists(path):
                 continue
             try:
                 return os.posix_spawn(
