@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,17 @@ async def read_all(job: Job, most: int) -> bytes:
     return said["stdout"] + said["stderr"]
 
 
+@asynccontextmanager
+async def killed_at_the_end(*lines: Line) -> AsyncIterator[None]:
+    """Their jobs; a keeper that holds one goes on, also when the test has failed."""
+    try:
+        yield
+    finally:
+        for line in lines:
+            for row in await line.jobs():
+                await line.job(str(row["job"])).signal("KILL")
+
+
 def test_commands_and_terminals_of_a_person_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "RUNNING_PER_PERSON", Limit("jobs_running", 4, "jobs", "a test"))
     monkeypatch.setattr(messages, "TERMINALS_PER_PERSON", Limit("job_terminals", 2, "terminals", "a test"))
@@ -57,7 +70,11 @@ def test_commands_and_terminals_of_a_person_are_counted(tmp_path: Path, monkeypa
         async with serving(tmp_path / "node") as node:
             home = await joined(node, tmp_path / "ann", can="run")
             other = await joined(node, tmp_path / "bob", "bob", can="run")
-            async with connect("home", home=home) as line, connect("home", home=other) as theirs:
+            async with (
+                connect("home", home=home) as line,
+                connect("home", home=other) as theirs,
+                killed_at_the_end(line, theirs),
+            ):
                 shells = await asyncio.gather(*(held(line, size=(24, 80)) for _ in range(5)))
                 assert sum(isinstance(each, Job) for each in shells) == 2  # also when all come at once
                 refused = next(each for each in shells if isinstance(each, LimitExceeded))
@@ -73,8 +90,6 @@ def test_commands_and_terminals_of_a_person_are_counted(tmp_path: Path, monkeypa
                 await mine[-1].signal("KILL")
                 await mine[-1].wait()
                 assert isinstance(await held(line), Job)
-                for row in [*await line.jobs(), *await theirs.jobs()]:
-                    await (line if row["person"] == "ann" else theirs).job(str(row["job"])).signal("KILL")
 
     run(scenario())
 
