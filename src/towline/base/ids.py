@@ -12,7 +12,7 @@ def encode(data: bytes) -> str:
     bits = len(data) * 8
     digits = -(-bits // 5)
     number = int.from_bytes(data) << (digits * 5 - bits)
-    return "".join(ALPHABET[(number >> shift) & 31] for shift in range((digits - 1) * 5, -1, -5))
+    return "".join([ALPHABET[(number >> shift) & 31] for shift in range((digits - 1) * 5, -1, -5)])
 
 
 def decode(text: str) -> bytes:
@@ -34,4 +34,4 @@ def decode(text: str) -> bytes:
 def short_id(random: bytes) -> str:
     """An identifier from at least 5 random bytes: `7h3k-9mq2` (40 bits); longer input, longer id."""
     text = encode(random)
-    return "-".join(text[start : start + 4] for start in range(0, len(text), 4))
+    return "-".join([text[start : start + 4] for start in range(0, len(text), 4)])

@@ -228,27 +228,27 @@ def _check_sizes(header_len: int, body_len: int, max_header: int, max_body: int)
 
 def parse_header(data: bytes, kind: int) -> Header:
     """The JSON object of a frame, its known fields type-checked. Raises MalformedFrame."""
-    name = FRAMES[kind].name
+    spec = FRAMES[kind]
     try:
         text = data.decode("utf-8")
         header, end = _json.raw_decode(text) if text.startswith("{") else (None, 0)
         if end != len(text):  # white space around it, or no JSON
             header = _json.decode(text)
     except (ValueError, RecursionError):
-        raise MalformedFrame(f"The header of {name} is not JSON.") from None
+        raise MalformedFrame(f"The header of {spec.name} is not JSON.") from None
     if not isinstance(header, dict):
-        raise MalformedFrame(f"The header of {name} is not a JSON object.")
-    for field in FRAMES[kind].fields:
-        check_field(header, field, name)
+        raise MalformedFrame(f"The header of {spec.name} is not a JSON object.")
+    for field in spec.fields:
+        check_field(header, field, spec)
     return header
 
 
-def check_field(header: Header, field: Field, where: str) -> None:
+def check_field(header: Header, field: Field, where: FrameSpec) -> None:
     """Raise MalformedFrame when `field` is missing though required, or of another type."""
     if field.name not in header:
         if field.required:
-            raise MalformedFrame(f"{where} needs the field {field.name!r}.")
+            raise MalformedFrame(f"{where.name} needs the field {field.name!r}.")
         return
     value = header[field.name]
     if not isinstance(value, _TYPES[field.type]) or (isinstance(value, bool) and field.type is not Type.BOOL):
-        raise MalformedFrame(f"Field {field.name!r} of {where} is not of type {field.type.value}.")
+        raise MalformedFrame(f"Field {field.name!r} of {where.name} is not of type {field.type.value}.")

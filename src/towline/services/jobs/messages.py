@@ -74,7 +74,8 @@ def parse_spec(data: bytes) -> Spec:
     _check_words(argv)
     if not isinstance(env, dict):
         raise BadMessage("The environment is not an object.")
-    _check_words([*env, *env.values()])
+    if env:
+        _check_words([*env, *env.values()])
     if any(not name or "=" in name for name in env):
         raise BadMessage("A variable's name is empty or has '=' in it.")
     login = raw.get("login") is True
