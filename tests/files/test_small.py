@@ -1,23 +1,26 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from pathlib import Path
 
 import pytest
 
 from towline.base.errors import Conflict, IsADirectory, NotADirectory, NotFound, PathRefused, ReadOnlyShare
-from towline.services.files import disk
+from towline.services.files import disk, small
 from towline.services.files.small import SmallFiles, publish_small
 from towline.services.files.tree import Root
 
 from .conftest import open_descriptors
 
 
+@pytest.mark.parametrize("nameless", [True, False], ids=["O_TMPFILE", "named"])
 @pytest.mark.parametrize("native", [True, False], ids=["renameat2", "link"])
 def test_a_batch_is_published_file_by_file(
-    share: Path, root: Root, native: bool, monkeypatch: pytest.MonkeyPatch
+    share: Path, root: Root, native: bool, nameless: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(small, "_CAN_NAME", nameless)
     if not native:
         monkeypatch.setattr(disk, "_renameat2", lambda: None)
     (share / "old").write_bytes(b"old")
@@ -84,6 +87,24 @@ def test_the_plain_form_takes_tuples(share: Path, root: Root) -> None:
     os.close(gone)
     os.close(folder)
     assert publish_small([]) == []
+
+
+def _die_at_the_third(_: int, calls: list[None] = []) -> None:  # noqa: B006  # of this process alone
+    calls.append(None)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_whoever_is_killed_in_the_middle_leaves_no_unfinished_file(share: Path, root: Root) -> None:
+    batch = [(str(i), b"x", 0o644, 0, False) for i in range(20)]
+    child = os.fork()
+    if not child:
+        os.fsync = _die_at_the_third
+        SmallFiles(root).publish(batch)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    assert sorted(os.listdir(share)) == ["0", "1"]
 
 
 def test_a_read_only_root_takes_none(root: Root) -> None:

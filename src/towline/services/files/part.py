@@ -36,7 +36,7 @@ from towline.services.files.names import quoted
 from towline.services.files.rangelist import Listed, Pin, RangeList
 from towline.services.files.ranges import LARGEST_FILE, RANGES, Ranges
 from towline.services.files.small import SmallFile, SmallFiles, publish_small
-from towline.services.files.sweep import EXPIRY_NS, sweep
+from towline.services.files.sweep import EXPIRY_NS, sweep, sweep_now_and_then
 from towline.services.files.tree import put_in_place
 
 __all__ = ["EXPIRY_NS", "Part", "Pin", "SmallFile", "SmallFiles", "part_name", "publish_small", "sweep"]
@@ -88,6 +88,8 @@ class Part:
                 fd, fresh = open_locked(folder, base + ".part", name)
                 part = cls(folder, fd, name, base, pin, mode_hint)
                 part._load(fresh)
+                if fresh:
+                    sweep_now_and_then(folder)
             except BaseException:
                 if fd >= 0:
                     os.close(fd)

@@ -1,11 +1,14 @@
 """Many small files at once: each is whole when it gets its name, and a batch shares the waiting for the disk.
 
-Per file: create, write, times and bits, sync, close, rename. A file is synced after the whole group was written, so
-that a journalling file system commits once for many; each folder is synced once per batch.
+Per file: create, write, times and bits, sync, name, close. A file is synced after the whole group was written, so
+that a journalling file system commits once for many; each folder is synced once per batch. Until then it has no name
+(O_TMPFILE, open(2)), so that nothing lies about when this process is killed; where the file system cannot do that, it
+has one of ours, which `sweep` takes away some day.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import stat
@@ -21,6 +24,9 @@ from towline.services.files.tree import Root, put_in_place
 
 _GROUP = 64  # files open at once
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# A file without a name is given one by its entry in /proc; other systems than Linux have neither.
+_NAMELESS: int = os.O_WRONLY | getattr(os, "O_TMPFILE", 0) | os.O_CLOEXEC
+_CAN_NAME = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
 _TOKEN = RESERVED + os.urandom(6).hex()  # two processes in one folder
 _COUNTER = itertools.count()
 
@@ -103,20 +109,33 @@ def _publish_group(
     for place, fd, fresh in written:
         folder, name, _, _, _, replace = group[place - start]
         try:
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            put_in_place(folder, fresh, name, replace=replace)
+            _finish(fd, fresh, folder, name, replace=replace)
         except OSError as error:
             results[place] = _refusal(error, folder, name)
-            _discard(folder, fresh)
+
+
+def _finish(fd: int, fresh: str, folder: int, name: str, *, replace: bool) -> None:
+    """Sync a written file and give it its name; nothing of it stays when that fails. Raises OSError."""
+    try:
+        try:
+            os.fsync(fd)
+            if not fresh:
+                if not replace:
+                    os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=folder)
+                    return
+                fresh = _fresh()
+                os.link(f"/proc/self/fd/{fd}", fresh, dst_dir_fd=folder)
+        finally:
+            os.close(fd)
+        put_in_place(folder, fresh, name, replace=replace)
+    except OSError:
+        _discard(folder, fresh)
+        raise
 
 
 def _write(one: SmallFile | tuple[int, str, Content, int, int, bool]) -> tuple[int, str]:
     folder, _, content, mode, mtime_ns, _ = one
-    fresh = f"{_TOKEN}{next(_COUNTER):x}.tmp"
-    fd = os.open(fresh, _CREATE, 0o600, dir_fd=folder)
+    fd, fresh = _create(folder)
     try:
         done = os.write(fd, content)
         while done < len(content):
@@ -128,6 +147,21 @@ def _write(one: SmallFile | tuple[int, str, Content, int, int, bool]) -> tuple[i
         _discard(folder, fresh)
         raise
     return fd, fresh
+
+
+def _create(folder: int) -> tuple[int, str]:
+    """A new file, and its name if it needs one."""
+    if _CAN_NAME:
+        with contextlib.suppress(
+            OSError
+        ):  # not on this file system; or, if something is wrong, the next call says it
+            return os.open(".", _NAMELESS, 0o600, dir_fd=folder), ""
+    fresh = _fresh()
+    return os.open(fresh, _CREATE, 0o600, dir_fd=folder), fresh
+
+
+def _fresh() -> str:
+    return f"{_TOKEN}{next(_COUNTER):x}.tmp"
 
 
 def _refusal(error: OSError, folder: int, name: str) -> TowlineError:
@@ -142,6 +176,8 @@ def _refusal(error: OSError, folder: int, name: str) -> TowlineError:
 
 
 def _discard(folder: int, fresh: str) -> None:
+    if not fresh:
+        return
     try:
         os.unlink(fresh, dir_fd=folder)
     except OSError:

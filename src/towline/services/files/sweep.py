@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import threading
 import time
 
+from towline.base.errors import TowlineError
 from towline.base.oserrors import oserrors
 from towline.services.files.disk import lstat_at
 from towline.services.files.names import is_partial
 
 EXPIRY_NS = 7 * 86_400 * 10**9  # seven days: a long weekend, a broken laptop, a business trip
+
+PAUSE = 3600.0  # seconds between two looks at one folder: it may hold very many names
+REMEMBERED = 1000  # folders
+_swept: dict[tuple[int, int], float] = {}
+_turn = threading.Lock()
 
 
 def sweep(dir_fd: int, older_than_ns: int = EXPIRY_NS, *, now_ns: int | None = None) -> list[str]:
@@ -28,6 +36,20 @@ def sweep(dir_fd: int, older_than_ns: int = EXPIRY_NS, *, now_ns: int | None = N
             if now - _newest(dir_fd, group) > older_than_ns:
                 removed += _remove(dir_fd, group)
     return removed
+
+
+def sweep_now_and_then(dir_fd: int, older_than_ns: int = EXPIRY_NS) -> None:
+    """Sweep a folder that something is put into, unless this process did so in the last hour. Never raises."""
+    info = os.fstat(dir_fd)
+    place, now = (info.st_dev, info.st_ino), time.monotonic()
+    with _turn:
+        if place in _swept and now - _swept[place] < PAUSE:
+            return
+        while len(_swept) >= REMEMBERED:
+            del _swept[next(iter(_swept))]
+        _swept[place] = now
+    with contextlib.suppress(TowlineError, OSError):  # it is no reason not to take what comes
+        sweep(dir_fd, older_than_ns)
 
 
 def _newest(dir_fd: int, group: list[str]) -> int:
