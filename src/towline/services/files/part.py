@@ -88,7 +88,7 @@ class Part:
                 fd, fresh = open_locked(folder, base + ".part", name)
                 part = cls(folder, fd, name, base, pin, mode_hint)
                 part._load(fresh)
-                if fresh:
+                if fresh is not None:
                     sweep_now_and_then(folder)
             except BaseException:
                 if fd >= 0:
