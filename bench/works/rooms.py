@@ -85,7 +85,7 @@ def _fanout(bench: Bench, ours: list[Helper], theirs: list[Helper], towline: Tow
     contenders = []
     if ours and towline:
         listeners = towline.client("listener")
-        speakers = itertools.cycle(ours)  # one who says so much in each round would be at the limit of a person's rate
+        speakers = itertools.cycle(ours)  # one alone would be at the limit of a person's rate after two rounds
 
         def fan() -> Sample:
             _present(listeners.ask(do="follow", room="fan", count=count, followers=FOLLOWERS))
