@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from tests.kit import run, until
 
-from towline.base.errors import InternalError, UnknownJob
+from towline.base.errors import ConnectionLost, InternalError, UnknownJob
 from towline.protocol.codec import Decoder, Header
+from towline.services.jobs import keeping
 from towline.services.jobs.beginning import Beginning, Begun
 from towline.services.jobs.keeper import Keeper
-from towline.services.jobs.link import Link, Orders
+from towline.services.jobs.link import SOCKET_NAME, Link, Orders
 from towline.store import Store
 from towline.store.jobs import STARTING, JobRow
 
@@ -170,3 +171,23 @@ def test_only_what_is_written_down_goes(tmp_path: Path) -> None:
         orders.close()
 
     run(go())
+
+
+def test_a_keeper_of_another_version_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        def keeping_for() -> keeping.Keeping:
+            return keeping.Keeping(str(tmp_path / "jobs"), 1 << 30, lambda _: None, lambda: None)
+
+        first, second = keeping_for(), keeping_for()
+        await first.ready()
+        before = os.listdir("/proc/self/fd")
+        monkeypatch.setattr(keeping, "VERSION", 0)
+        with pytest.raises(InternalError, match="another version"):
+            await second.ready()
+        with pytest.raises(ConnectionLost):
+            await second.ask({"t": "stalled"})
+        first.close()
+        await until(lambda: len(os.listdir("/proc/self/fd")) <= len(before), "descriptors are closed")
+        await until(lambda: not (tmp_path / "jobs" / SOCKET_NAME).exists(), "the keeper, with nothing to hold, ends")
+
+    run(work())

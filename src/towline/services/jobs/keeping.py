@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from towline.base.errors import ConnectionLost, InternalError, TimedOut, error_from_wire
+from towline.base.errors import ConnectionLost, InternalError, TimedOut, TowlineError, error_from_wire
 from towline.base.oserrors import oserrors
 from towline.base.text import printable
 from towline.protocol.codec import Header
@@ -67,10 +67,10 @@ class Keeping:
             sock = await self._connected()
         except ConnectionLost:
             return None  # it was just about to end
-        except (TimedOut, OSError) as error:
-            self._link = None  # it does not know us, and would tell us nothing; or we cannot tell it what to start
+        except (TowlineError, OSError) as error:
+            self._link = None  # it does not know us, or is another version; or we cannot tell it what to start
             link.close()
-            if isinstance(error, TimedOut):
+            if isinstance(error, TowlineError):
                 raise
             return None
         if link is not self._link:
