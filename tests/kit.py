@@ -8,6 +8,7 @@ import os
 import resource
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -226,6 +227,14 @@ async def joined(node: Node, home: Path, name: str = "ann", can: str = "chat,rea
     """Let a client in, with the alias `home`; its state folder."""
     await towline.join(await node.invite(name, can), "home", home=str(home))
     return str(home)
+
+
+@contextmanager
+def dead_port() -> Iterator[int]:
+    """A port of 127.0.0.1 where nobody listens: bound, not listening, so that nobody else is given it meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 class Relay:
