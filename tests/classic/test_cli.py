@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.kit import dead_port
 
 from towline.base.errors import ClosedEarly
 from towline.base.limits import Limit
@@ -237,17 +238,12 @@ def test_a_sloppy_server_gets_a_sentence_and_a_status(answer: bytes, status: int
     assert ClosedEarly.exit_status == 11
 
 
-def free_address() -> str:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{sock.getsockname()[1]}"
-
-
 def test_nobody_there_is_status_6_after_each_retry_was_said() -> None:
-    once = tow("talk", "upper", free_address())
+    with dead_port() as port:
+        once = tow("talk", "upper", f"127.0.0.1:{port}")
+        tried = tow("talk", "upper", f"127.0.0.1:{port}", "--retry", "1", "--json")
     assert once.returncode == 6
     assert b"cannot be reached" in once.stderr
-    tried = tow("talk", "upper", free_address(), "--retry", "1", "--json")
     assert tried.returncode == 6
     assert [one["event"] for one in events(tried.stdout)] == ["retry", "error"]
 

@@ -31,7 +31,7 @@ from towline.classic.files_client import FilesTalker
 from towline.classic.part import Part
 from towline.services.files.tree import Root
 
-from .kit import ended, int32, naive_server, received, reset, serving, wire_to
+from .kit import DEADLINE, ended, int32, naive_server, received, reset, serving, wire_to
 
 CONTENT = random.Random(5).randbytes(700_001)
 
@@ -145,7 +145,8 @@ def test_uploads_and_downloads_on_one_connection(root: Path) -> None:
 
 
 @pytest.mark.parametrize("cuts", [[1], [2], [3], [4], [5], [1, 2, 3, 4], [4, 60], list(range(1, 100))])
-def test_an_upload_in_any_pieces(root: Path, cuts: list[int]) -> None:
+def test_an_upload_in_any_pieces(root: Path, cuts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("towline.classic.files.SETTLE_SECONDS", DEADLINE)  # we may be held up between the pieces
     header = json.dumps({"filename": "b", "lenth": 5, "md5": md5(b"bytes")}).encode()
     wire = int32(len(header)) + header + b"bytes"
     with serving(files(root)) as served, served.connect() as client:
