@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import time
@@ -170,9 +169,9 @@ def test_a_node_with_another_key_is_refused_with_both_fingerprints(tmp_path: Pat
     shutil.rmtree(node.data / "keys")
     with kit.running_node(tmp_path, listen=address) as changed:
         assert changed.fingerprint != before
-        started = time.monotonic()
-        said = tow("ping", "home", home=home, expect=3).stderr
-        assert time.monotonic() - started < 5
+        said = tow(
+            "ping", "home", "--give-up", "1h", home=home, expect=3
+        ).stderr  # what cannot be mended is told at once
         assert before in said
         assert changed.fingerprint in said
         failure = events(tow("ping", "home", "--json", home=home, expect=3).stdout)[-1]
@@ -186,16 +185,10 @@ def test_aliases_and_addresses(node: NodeProcess, tmp_path: Path) -> None:
     assert said.count("\n") == 1
     node.join(home)
     assert "Did you mean 'home'" in tow("ping", "hoem", home=home, expect=4).stderr
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        dead = f"127.0.0.1:{taken.getsockname()[1]}"
-        tow("nodes", "set", "home", "--address", dead, home=home)
-        started = time.monotonic()
+    with kit.dead_port() as port:
+        tow("nodes", "set", "home", "--address", f"127.0.0.1:{port}", home=home)
         assert "nothing listens there" in tow("ping", "home", home=home, expect=6).stderr
-        assert time.monotonic() - started < 8
-        started = time.monotonic()
         tow("ping", "home", "--give-up", "100ms", home=home, expect=6)
-        assert time.monotonic() - started < 3
     tow("nodes", "set", "home", "--address", node.address, home=home)
     tow("ping", "home", home=home)
     tow("nodes", "set", "home", "--address", "nonsense", home=home, expect=2)

