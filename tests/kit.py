@@ -209,6 +209,12 @@ def running_node(folder: Path, *arguments: str, **options: Any) -> Iterator[Node
 
 
 @pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However soon a line is to give up, an attempt that finds somebody has its time: the first one must succeed."""
+    monkeypatch.setattr("towline.client.line.LEAST_ATTEMPT_SECONDS", DEADLINE)
+
+
+@pytest.fixture
 def node(tmp_path: Path) -> Iterator[NodeProcess]:
     """A running node."""
     with running_node(tmp_path) as process:

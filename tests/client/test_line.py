@@ -27,6 +27,8 @@ from towline.client.line import Connected, Reconnecting
 from towline.client.outbox import Outbox
 from towline.trust.pins import KnownNodes, Node
 
+patient = kit.patient
+
 
 async def _echo(line: towline.Line, text: bytes = b"hello") -> bytes:
     channel = await line.channel({"service": "echo"})
@@ -216,7 +218,7 @@ def test_closing_ends_open_streams(tmp_path: Path) -> None:
     kit.run(talk())
 
 
-def test_several_addresses(tmp_path: Path, dead_port: int) -> None:
+def test_several_addresses(tmp_path: Path, dead_port: int, patient: None) -> None:
     """A dead one, a neighbour's node and an HTTP server do not keep us from ours; alone, each is named."""
 
     async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import kit
 from tests.jobs.kit import Place, alive, collect, gone, items
 from tests.kit import TOW, environment, events, finished, joined, run, serving, tow, until
 
@@ -26,6 +27,7 @@ from towline.services.jobs.messages import Spec
 from towline.services.jobs.roster import Roster
 from towline.store import Store
 
+patient = kit.patient
 KIB, MIB = 1024, 1024 * 1024
 # Prints pseudo-random lines on both streams by turns, a number before each; 16 MiB or so.
 NOISE = (
@@ -234,9 +236,6 @@ def test_a_dead_keeper_means_lost_and_never_an_exit_status(own: Place) -> None:
 def test_a_keeper_that_does_not_answer_is_said_to_and_starts_are_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starting, "START_SECONDS", 0.5)
-    monkeypatch.setattr(keeping, "ANSWER_SECONDS", 0.5)
-
     async def scenario() -> None:
         async with serving(tmp_path / "node") as node:
             home = await joined(node, tmp_path / "ann", can="run")
@@ -245,6 +244,8 @@ def test_a_keeper_that_does_not_answer_is_said_to_and_starts_are_not_lost(
                 keeper = int((await line.run(["sh", "-c", "echo $PPID"])).stdout)
                 os.kill(keeper, signal.SIGSTOP)
                 try:
+                    monkeypatch.setattr(starting, "START_SECONDS", 0.5)  # not before: its own start takes longer
+                    monkeypatch.setattr(keeping, "ANSWER_SECONDS", 0.5)
                     with pytest.raises(TimedOut, match="may start yet: tow jobs shows it"):
                         await line.start(["sh", "-c", f"echo $$ > {tmp_path}/late; exec sleep 60"])
                     with pytest.raises(TimedOut, match="does not answer"):
@@ -252,6 +253,7 @@ def test_a_keeper_that_does_not_answer_is_said_to_and_starts_are_not_lost(
                     late = next(row["job"] for row in await line.jobs() if "late" in row["argv"][-1])
                     assert not (tmp_path / "late").exists()
                 finally:
+                    monkeypatch.undo()
                     os.kill(keeper, signal.SIGCONT)
                 ended = [await line.job(first.id).wait()]
                 assert ended[0].signal == "KILL"  # it was asked for, and is done
@@ -307,7 +309,7 @@ def test_a_dead_keeper_is_noticed_by_the_next_node(own: Place) -> None:
     run(go())
 
 
-def test_a_lost_connection_is_no_exit_status(own: Place) -> None:
+def test_a_lost_connection_is_no_exit_status(own: Place, patient: None) -> None:
     async def go() -> None:
         async with own.line(give_up=0.3) as line:
             job = await line.start(["sh", "-c", "echo hi; sleep 60"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
-from tests.kit import joined, run, serving, until
+from tests.kit import DEADLINE, joined, run, serving, until
 from tests.rooms.kit import Listener
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
@@ -51,16 +52,11 @@ async def screen(
 
 
 async def sees(app: ChatApp, pilot: Pilot[None], *texts: str) -> None:
-    async def look() -> None:
-        await pilot.pause()
-
+    deadline = time.monotonic() + DEADLINE
     for text in texts:
-        for _ in range(400):
-            if text in shown(app):
-                break
-            await until(lambda: True)
-            await look()
-        assert text in shown(app), f"{text!r} in\n{shown(app)}"
+        while text not in shown(app):
+            assert time.monotonic() < deadline, f"{text!r} in\n{shown(app)}"
+            await pilot.pause()
 
 
 def test_two_people_talk_at_80_by_24(tmp_path: Path) -> None:

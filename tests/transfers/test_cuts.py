@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests import kit
 from tests.kit import Relay, _copy, run
 from tests.transfers.kit import KIB, MIB, Heard, Town, partials, rubbish, seen, write
 
@@ -18,6 +19,8 @@ from towline.client.line import Connected, Reconnecting
 from towline.client.transfer import Options
 from towline.lab.faults_script import Step
 from towline.trust.pins import KnownNodes
+
+patient = kit.patient
 
 
 def big(path: Path, size: int = 12 * MIB, seed: int = 1) -> bytes:
@@ -227,7 +230,7 @@ def test_the_node_is_restarted_under_way(town: Town, tmp_path: Path) -> None:
             threading.Thread(target=town.restart).start()
 
     heard = Heard()
-    with town.faults(throttle=16_000_000) as proxy:
+    with town.faults(throttle=8_000_000) as proxy:  # most of a second is left when it is told to restart
         done = town.put(tmp_path / "big", "files/", heard=hear, address=proxy.address)  # type: ignore[arg-type]
     assert restarted.is_set()
     assert done.failures == ()
@@ -236,7 +239,7 @@ def test_the_node_is_restarted_under_way(town: Town, tmp_path: Path) -> None:
     assert (town.share / "big").read_bytes() == content
 
 
-def test_giving_up_leaves_the_partial_and_the_next_run_goes_on(town: Town, tmp_path: Path) -> None:
+def test_giving_up_leaves_the_partial_and_the_next_run_goes_on(town: Town, tmp_path: Path, patient: None) -> None:
     content = big(tmp_path / "big", 8 * MIB)
     for verb in ("put", "get"):
         with town.faults(at_bytes=((5 * MIB, Step("refuse", seconds=60.0)), (5 * MIB, Step("cut")))) as proxy:
