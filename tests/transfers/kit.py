@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.kit import run
+from tests.kit import DEADLINE, run
 
 from towline.base.errors import TowlineError
 from towline.client.connect import connect
@@ -79,7 +79,7 @@ class Town:
         return node
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(DEADLINE)
 
     def in_loop(self, function: Callable[[], T]) -> T:
         """Call `function` in the node's loop."""
@@ -92,7 +92,7 @@ class Town:
                 done.set_exception(error)
 
         self.loop.call_soon_threadsafe(call)
-        return done.result(20)
+        return done.result(DEADLINE)
 
     def restart(self) -> None:
         """End the node at once and start it anew at the same address."""
@@ -102,7 +102,7 @@ class Town:
     def close(self) -> None:
         self._do(self.node.stop(drain=0))
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(20)
+        self.thread.join(DEADLINE)
         self.loop.close()
 
     def home(self, person: str = "ann", can: str = "chat,read,write", *, folder: str = "") -> str:
