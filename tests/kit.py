@@ -244,6 +244,23 @@ def dead_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
+@contextmanager
+def own_address() -> Iterator[str]:
+    """`127.0.0.1:PORT` for a node that starts there more than once: bound by us, too, and not listening, so that the
+    port is given to nobody else while the node is away (socket(7), SO_REUSEADDR, which a node sets as well)."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{holder.getsockname()[1]}"
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """An address of the test's own."""
+    with own_address() as own:
+        yield own
+
+
 class Relay:
     """A TCP relay that can be cut, made deaf, and pointed elsewhere; `count` connections came."""
 

@@ -16,6 +16,7 @@ from tests import kit
 from tests.kit import NodeProcess, events, tow
 
 node = kit.node
+address = kit.address
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +118,9 @@ def test_people_invites_and_revocation(node: NodeProcess, tmp_path: Path, runnin
         assert "revoked" in tow("ping", "home", home=tmp_path / "ann", expect=3).stderr
 
 
-def test_an_invite_made_on_a_stopped_node_is_good_later(tmp_path: Path) -> None:
-    with kit.running_node(tmp_path) as node:
-        address = node.address
+def test_an_invite_made_on_a_stopped_node_is_good_later(tmp_path: Path, address: str) -> None:
+    with kit.running_node(tmp_path, listen=address) as node:
+        pass
     code = node.invite("ann")
     with kit.running_node(tmp_path, listen=address):
         tow("join", "-", "--as", "home", home=tmp_path / "c", stdin=code)
@@ -161,11 +162,11 @@ def test_an_alias_that_stands_for_another_node_is_kept_and_the_invite_not_used_u
         tow("join", code, "--as", "other", home=home)
 
 
-def test_a_node_with_another_key_is_refused_with_both_fingerprints(tmp_path: Path) -> None:
+def test_a_node_with_another_key_is_refused_with_both_fingerprints(tmp_path: Path, address: str) -> None:
     home = tmp_path / "c"
-    with kit.running_node(tmp_path) as node:
+    with kit.running_node(tmp_path, listen=address) as node:
         node.join(home)
-        address, before = node.address, node.fingerprint
+        before = node.fingerprint
     shutil.rmtree(node.data / "keys")
     with kit.running_node(tmp_path, listen=address) as changed:
         assert changed.fingerprint != before
@@ -315,11 +316,10 @@ def test_without_json_it_speaks_to_people(tmp_path: Path) -> None:
     assert err == ""
 
 
-def test_a_killed_node_starts_again(tmp_path: Path) -> None:
-    node = NodeProcess(tmp_path)
+def test_a_killed_node_starts_again(tmp_path: Path, address: str) -> None:
+    node = NodeProcess(tmp_path, listen=address)
     try:
         node.join(tmp_path / "c")
-        address = node.address
         node.signal(signal.SIGKILL)
         node.wait()
     finally:

@@ -28,6 +28,7 @@ from towline.client.outbox import Outbox
 from towline.trust.pins import KnownNodes, Node
 
 patient = kit.patient
+address = kit.address
 
 
 async def _echo(line: towline.Line, text: bytes = b"hello") -> bytes:
@@ -97,11 +98,10 @@ def test_after_a_cut_the_line_comes_back(tmp_path: Path, loop: str) -> None:
     assert [each.again for each in told if isinstance(each, Connected)] == [False, True, True, True]
 
 
-def test_a_node_that_restarts_is_found_again(tmp_path: Path) -> None:
+def test_a_node_that_restarts_is_found_again(tmp_path: Path, address: str) -> None:
     async def talk() -> None:
-        async with kit.serving(tmp_path / "n") as node:
+        async with kit.serving(tmp_path / "n", listen=address) as node:
             home = await kit.joined(node, tmp_path / "c")
-            address = node.listening.address
             line = towline.connect("home", home=home)
             await line.connection()
         asking = asyncio.ensure_future(_echo(line))

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.kit import NodeProcess, until
+from tests.kit import NodeProcess, own_address, until
 
 from towline.client.connect import connect
 from towline.client.jobs import Job
@@ -25,8 +25,9 @@ class Place:
     def __init__(self, folder: Path, *arguments: str, can: str = "run,read") -> None:
         self.folder, self.arguments = folder, arguments
         self.home = folder / "home"
-        self.node = NodeProcess(folder, *arguments)
-        self.address = self.node.address
+        self._held = contextlib.ExitStack()
+        self.address = self._held.enter_context(own_address())
+        self.node = NodeProcess(folder, *arguments, listen=self.address)
         self.node.join(self.home, "ann", "home", "--can", can)
 
     def restart(self, number: int = signal.SIGKILL) -> None:
@@ -77,6 +78,7 @@ class Place:
             self.node.wait()
         errors += self.node.errors()
         self.node.end()
+        self._held.close()
         assert "Traceback" not in errors, errors
         assert "bug" not in errors, errors
 

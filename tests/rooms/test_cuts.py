@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import force_setattr
+from tests import kit
 from tests.kit import (
     TOW,
     NodeProcess,
@@ -38,6 +39,8 @@ from towline.journal import Cursor
 from towline.lab.faults import FaultScript, running
 from towline.node import Node, NodeConfig
 from towline.services.rooms.messages import Entry, Item, Missed, Post, said
+
+address = kit.address
 
 CLIENTS = 10
 PATIENCE = 25.0
@@ -73,10 +76,9 @@ async def _chatter(line: towline.Line, name: str, count: int, rng: random.Random
     return acknowledged
 
 
-async def _chaos(folder: Path, seed: int, *, count: int, kills: int) -> None:
+async def _chaos(folder: Path, address: str, seed: int, *, count: int, kills: int) -> None:
     rng = random.Random(seed)
-    node = NodeProcess(folder)
-    address = node.address
+    node = NodeProcess(folder, listen=address)
     try:
         with running(address, script=FaultScript(seed=seed, cut_each_seconds=0.4, jitter=0.5)) as proxy:
             async with AsyncExitStack() as stack:
@@ -140,15 +142,15 @@ def _same_everywhere(listeners: list[Listener], acknowledged: dict[str, int]) ->
         assert mine == sorted(mine)
 
 
-def test_ten_clients_cuts_and_a_killed_node(tmp_path: Path) -> None:
-    asyncio.run(_chaos(tmp_path, 1, count=20, kills=1))
+def test_ten_clients_cuts_and_a_killed_node(tmp_path: Path, address: str) -> None:
+    asyncio.run(_chaos(tmp_path, address, 1, count=20, kills=1))
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", range(2, 32))
-def test_ten_clients_with_many_seeds(tmp_path: Path, seed: int) -> None:
-    asyncio.run(_chaos(tmp_path, seed, count=60, kills=3))
+def test_ten_clients_with_many_seeds(tmp_path: Path, address: str, seed: int) -> None:
+    asyncio.run(_chaos(tmp_path, address, seed, count=60, kills=3))
 
 
 # --- restarts and restores ---
@@ -160,11 +162,10 @@ async def _restarted(folder: Path, address: str) -> Node:
     return node
 
 
-def test_offline_twice_in_a_row_is_no_repeat(tmp_path: Path) -> None:
+def test_offline_twice_in_a_row_is_no_repeat(tmp_path: Path, address: str) -> None:
     async def work() -> None:
-        async with serving(tmp_path / "data") as node:
+        async with serving(tmp_path / "data", listen=address) as node:
             home = await joined(node, tmp_path / "ann")
-            address = str(node.listening.address)
             line = towline.connect("home", home=home)
             await line.room("lobby").say("one")
             listener = Listener(line.room("lobby"), 0)
@@ -186,12 +187,11 @@ def test_offline_twice_in_a_row_is_no_repeat(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["the folder", "the rooms alone"])
-def test_an_older_copy_is_one_new_epoch_and_one_gap(tmp_path: Path, what: str) -> None:
+def test_an_older_copy_is_one_new_epoch_and_one_gap(tmp_path: Path, address: str, what: str) -> None:
     async def work() -> None:
         data, copy = tmp_path / "data", tmp_path / "copy"
-        async with serving(data) as node:
+        async with serving(data, listen=address) as node:
             home = await joined(node, tmp_path / "ann")
-            address = str(node.listening.address)
             line = towline.connect("home", home=home)
             for text in ("one", "two", "three"):
                 await line.room("lobby").say(text)
@@ -242,15 +242,14 @@ def _copy_in_place(copy: Path, data: Path) -> None:
             (data / source.relative_to(copy)).write_bytes(source.read_bytes())
 
 
-def test_an_older_copy_put_in_place_is_one_new_epoch_and_one_gap_for_everybody(tmp_path: Path) -> None:
+def test_an_older_copy_put_in_place_is_one_new_epoch_and_one_gap_for_everybody(tmp_path: Path, address: str) -> None:
     """The node cannot know. The first reader who has seen more tells it."""
 
     async def work(stack: AsyncExitStack) -> None:
         data, copy = tmp_path / "data", tmp_path / "copy"
-        async with serving(data) as node:
+        async with serving(data, listen=address) as node:
             home = await joined(node, tmp_path / "ann")
             other = await joined(node, tmp_path / "bob", "bob")
-            address = str(node.listening.address)
             line = await stack.enter_async_context(towline.connect("home", home=home))
             bobs = await stack.enter_async_context(towline.connect("home", home=other))
             await line.room("lobby").say("one")
@@ -283,15 +282,16 @@ def test_an_older_copy_put_in_place_is_one_new_epoch_and_one_gap_for_everybody(t
     run(_cleanly(work))
 
 
-def test_who_saw_another_message_under_a_number_is_not_given_the_next_one_as_if_nothing_were(tmp_path: Path) -> None:
+def test_who_saw_another_message_under_a_number_is_not_given_the_next_one_as_if_nothing_were(
+    tmp_path: Path, address: str
+) -> None:
     """The copy has grown past the reader's position meanwhile: the number is there, the message is another one."""
 
     async def work(stack: AsyncExitStack) -> None:
         data, copy = tmp_path / "data", tmp_path / "copy"
-        async with serving(data) as node:
+        async with serving(data, listen=address) as node:
             home = await joined(node, tmp_path / "ann")
             other = await joined(node, tmp_path / "bob", "bob")
-            address = str(node.listening.address)
             await _say(home, "one")
         shutil.copytree(data, copy, symlinks=True)
         line = towline.connect("home", home=home)
@@ -373,12 +373,11 @@ def _rows(home: Path, word: str = "") -> int:
             db.commit()
 
 
-def test_a_client_that_is_killed_sends_at_the_next_start_once(tmp_path: Path) -> None:
+def test_a_client_that_is_killed_sends_at_the_next_start_once(tmp_path: Path, address: str) -> None:
     home = tmp_path / "ann"
-    node = NodeProcess(tmp_path)
+    node = NodeProcess(tmp_path, listen=address)
     try:
         node.join(home)
-        address = node.address
         node.process.kill()
         node.end()
         done = tow("say", "home", "lobby", "while it was down", "--give-up", "0.2s", home=home, expect=6)
@@ -395,13 +394,14 @@ def test_a_client_that_is_killed_sends_at_the_next_start_once(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("reached_the_node", [True, False], ids=["in flight", "pending"])
-def test_a_client_killed_by_a_signal_sends_at_the_next_start_once(tmp_path: Path, reached_the_node: bool) -> None:
+def test_a_client_killed_by_a_signal_sends_at_the_next_start_once(
+    tmp_path: Path, address: str, reached_the_node: bool
+) -> None:
     home = tmp_path / "ann"
-    node = NodeProcess(tmp_path)
+    node = NodeProcess(tmp_path, listen=address)
     command = [*TOW, "chat", "home", "lobby", "--since", "0"]
     try:
         node.join(home)
-        address = node.address
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(home), bufsize=0
         ) as client:
@@ -516,20 +516,18 @@ def test_what_was_said_together_is_there_once_though_the_line_breaks(tmp_path: P
     run(work())
 
 
-def test_a_node_with_followers_drains_at_once(tmp_path: Path) -> None:
+def test_a_node_with_followers_drains_at_once(tmp_path: Path, address: str) -> None:
     async def work() -> None:
-        node = Node(NodeConfig(str(tmp_path / "data"), listen="127.0.0.1:0"))
-        await node.start()
+        node = await _restarted(tmp_path / "data", address)
         home = await joined(node, tmp_path / "ann")
-        address = str(node.listening.address)
         line = towline.connect("home", home=home)
         async with line, listening(line.room("lobby")) as seen:
             await line.room("lobby").say("one")
-            await finished(node.stop(drain=1000), 10)
+            await finished(node.stop(drain=1000))
             waiting = line.room("lobby").post("two")
             node = await _restarted(tmp_path / "data", address)
             assert (await waiting).seq == 2
             await seen.until(lambda: seen.texts == ["one", "two"])
-            await finished(node.stop(drain=1000), 10)
+            await finished(node.stop(drain=1000))
 
     run(work())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
+from tests import kit
 from tests.kit import DEADLINE, joined, run, serving, until
 from tests.rooms.kit import Listener
 from textual.pilot import Pilot
@@ -21,6 +22,8 @@ from towline.cli.chat.screen import ChatApp
 from towline.cli.chat.view import MessageView
 from towline.node import Node
 from towline.services.rooms.messages import Entry
+
+address = kit.address
 
 
 def shown(app: ChatApp) -> str:
@@ -272,11 +275,10 @@ def test_files_go_by_send_and_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run(work())
 
 
-def test_a_cut_is_seen_and_what_is_pending_too(tmp_path: Path) -> None:
+def test_a_cut_is_seen_and_what_is_pending_too(tmp_path: Path, address: str) -> None:
     async def work() -> None:
-        node = Node(towline.NodeConfig(str(tmp_path / "data"), listen="127.0.0.1:0"))
+        node = Node(towline.NodeConfig(str(tmp_path / "data"), listen=address))
         await node.start()
-        address = node.listening.address
         async with screen(node, tmp_path / "ann", "ann") as (app, pilot):
             await node.stop(drain=0)
             await until(lambda: "reconnecting" in text_of(app, "#status"))

@@ -9,12 +9,12 @@ import stat
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.kit import DEADLINE, run
+from tests.kit import DEADLINE, own_address, run
 
 from towline.base.errors import TowlineError
 from towline.client.connect import connect
@@ -70,11 +70,12 @@ class Town:
         self.loop = faults.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="node", daemon=True)
         self.thread.start()
-        self.node = self._do(self._start("127.0.0.1:0"))
-        self.address = str(self.node.listening.address)
+        self._held = ExitStack()
+        self.address = self._held.enter_context(own_address())
+        self.node = self._do(self._start())
 
-    async def _start(self, listen: str) -> Node:
-        node = Node(NodeConfig(data=str(self.folder / "data"), listen=listen, shares=self.shares, name="home"))
+    async def _start(self) -> Node:
+        node = Node(NodeConfig(data=str(self.folder / "data"), listen=self.address, shares=self.shares, name="home"))
         await node.start()
         return node
 
@@ -97,13 +98,14 @@ class Town:
     def restart(self) -> None:
         """End the node at once and start it anew at the same address."""
         self._do(self.node.stop(drain=0))
-        self.node = self._do(self._start(self.address))
+        self.node = self._do(self._start())
 
     def close(self) -> None:
         self._do(self.node.stop(drain=0))
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(DEADLINE)
         self.loop.close()
+        self._held.close()
 
     def home(self, person: str = "ann", can: str = "chat,read,write", *, folder: str = "") -> str:
         """A client's home, joined as `person` under the alias `home`."""

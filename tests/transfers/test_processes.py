@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import kit
 from tests.kit import DEADLINE, TOW, NodeProcess, environment, events, running_node, tow
 from tests.transfers.kit import KIB, MIB, partials, rubbish, seen, write
 
 from towline.cli.main import main
 from towline.lab import faults
+
+address = kit.address
 
 DONE = {"files", "bytes", "sent_bytes", "resent_bytes", "seconds", "cuts"}
 
@@ -234,18 +237,17 @@ def test_a_client_that_ends_under_way_goes_on_when_run_again(place: Place, verb:
         assert not [name for name in partials(place.folder) if "home" not in name]
 
 
-def test_a_node_that_is_killed_under_way(place: Place) -> None:
+def test_a_node_that_is_killed_under_way(place: Place, address: str) -> None:
     content = rubbish(14 * MIB)
     write(place.folder / "big", content)
     # Two seconds until it is killed, so that a checkpoint has been made, and more than one to the end.
-    with place.node() as node, faults.running(to=node.address, script=faults.FaultScript(throttle=4 * MIB)) as proxy:
+    with place.node(address) as node, faults.running(address, script=faults.FaultScript(throttle=4 * MIB)) as proxy:
         place.aim(proxy.address)
         client = place.start("put", "--json", str(place.folder / "big"), "home:files/big")
         wait_for(client, moved(8 * MIB))
         node.process.kill()
         node.wait()
-        listen = node.address
-        with place.node(listen):
+        with place.node(address):
             out, err = finish(client)
     assert client.returncode == 0, (out, err)
     assert (place.share / "big").read_bytes() == content
