@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from towline.client.line import Line
 from towline.client.output import Chunk, Missing
 from towline.journal.spool import spool_size
 from towline.services.jobs import messages
+from towline.services.jobs.roster import Roster
 
 
 async def held(line: Line, **options: object) -> Job | LimitExceeded:
@@ -116,6 +118,36 @@ def test_kept_output_of_a_person_is_counted(make_place: Made) -> None:
             await big(line)
             with pytest.raises(UnknownJob):
                 await collect(second)
+
+    run(scenario())
+
+
+def test_output_on_its_way_into_the_books_while_they_are_read_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "SPOOL_PER_PERSON", Limit("job_spool_person", 1000, "bytes", "a test"))
+
+    async def scenario() -> None:
+        async with serving(tmp_path / "node") as node:
+            home = await joined(node, tmp_path / "ann", can="run")
+            roster: Roster = node._services._handlers["jobs"]._roster  # type: ignore[attr-defined]
+            books = roster._store.jobs
+            late, read, pause = threading.Event(), books.kept_bytes, threading.Event()
+
+            def kept_bytes(person: str | None = None) -> int:
+                found = read(person)
+                while not late.is_set() and roster.live:  # its answer comes when the job has got there
+                    pause.wait(0.001)
+                late.set()
+                return found
+
+            monkeypatch.setattr(books, "kept_bytes", kept_bytes)
+            async with connect("home", home=home) as line:
+                job = await line.start(["head", "-c", "2000", "/dev/zero"], detach=True)
+                await job.wait()
+                with pytest.raises(LimitExceeded):
+                    await line.start(["true"])
+                assert late.is_set()
 
     run(scenario())
 

@@ -116,9 +116,10 @@ class Roster:
             await asyncio.to_thread(self._sweep)
         limit = min(messages.SPOOL_PER_PERSON.value, self.keeping.spool // 2)
         if self.keeping.elsewhere > limit // 2:
-            kept = await asyncio.to_thread(self._store.jobs.kept_bytes, person)
-            # What has just ended is on its way into the books; it leaves `live` before it can be counted there.
-            kept += sum(live.row.size for live in self.live.values() if live.over and live.row.person == person)
+            # What has just ended is on its way into the books, and leaves `live` when it is there. Counted before
+            # they are read it may count twice, which the second look puts right; after that it could be left out.
+            kept = sum(live.row.size for live in self.live.values() if live.over and live.row.person == person)
+            kept += await asyncio.to_thread(self._store.jobs.kept_bytes, person)
             if kept >= limit:
                 while self._saving is not None:
                     await asyncio.shield(self._saving)
