@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from towline.base.errors import JobLost, JobUnreachable, PeerError, TowlineError, Unreachable
 from towline.base.limits import MIB
 from towline.base.text import printable
+from towline.client.bypass import Bypasses
 from towline.client.feeding import Feeding
 from towline.client.output import Chunk, Ended, Missing, Result, ended_of, item_of
 from towline.client.reach import Reach
@@ -38,6 +39,7 @@ class Job:
         self._first: Channel | None = None  # the stream that `start` opened, for the first reader
         self._fed: Feeding | None = None  # once there is input
         self._input_over = False
+        self._bypasses = Bypasses(line)
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.ended or self.state}>"
@@ -83,16 +85,18 @@ class Job:
             before = seq
             try:
                 if channel is None or channel.closed:
+                    request["lanes"] = self._class is Class.BULK and self._bypasses.wanted(connection)
                     header = self._request("attach", **{"from": seq}, **request, **(once if seq == from_ else {}))
                     channel = connection.open(header, self._class)
                     self.state = str((await channel.accepted()).get("state", ""))
                 taking, replay = Taking(channel), Replay()
-                while (message := await channel.receive()) is not None:
-                    if (item := item_of(message, replay)) is not None:
-                        yield item
-                        seq = item.seq + 1 if isinstance(item, Chunk) else item.to
-                        if request["acks"] is True:
-                            taking.took(seq - 1, len(message.body))
+                async with contextlib.aclosing(self._bypasses.through(channel)) as messages:
+                    async for message in messages:
+                        if (item := item_of(message, replay)) is not None:
+                            yield item
+                            seq = item.seq + 1 if isinstance(item, Chunk) else item.to
+                            if request["acks"] is True:
+                                taking.took(seq - 1, len(message.body))
                 self._over(channel.trailer or {})
                 return
             except TowlineError as error:
@@ -257,7 +261,9 @@ class JobVerbs(Reach):
     async def _begin(self, body: bytes, scheduling: Class, *, follow: bool) -> Job:
         while True:
             connection = await self.connection()
-            channel = connection.open({"service": "jobs", "op": "start", "follow": follow}, scheduling)
+            lanes = scheduling is Class.BULK and connection.peer.kind != "memory"
+            request: Header = {"service": "jobs", "op": "start", "follow": follow, "lanes": lanes}
+            channel = connection.open(request, scheduling)
             try:
                 channel.send_nowait(body)
                 answer = await channel.accepted()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -12,6 +13,7 @@ from towline.client.places import Places
 from towline.protocol.codec import Header
 from towline.protocol.table import Class
 from towline.runtime.channel import Channel
+from towline.runtime.lanes import SocketLane, dial_lane
 from towline.runtime.pump import Connection
 
 
@@ -46,6 +48,15 @@ class Reach(ABC):
     @abstractmethod
     def check_certificate(self, der: bytes | None) -> None:
         """Raise WrongPin unless it is the pinned one."""
+
+
+def lane_dialler(line: Reach, connection: Connection, ticket: str) -> Callable[[], SocketLane]:
+    """What opens a lane to the node of `connection`. It blocks, and raises what `dial_lane` raises."""
+    if connection.peer.kind == "unix":
+        address, context = line.address, None
+    else:
+        address, context = connection.peer.address, line.tls_context()
+    return lambda: dial_lane(address, context, ticket, line.check_certificate)
 
 
 async def ask(line: Reach, header: Header, *, tries: int) -> bytes:

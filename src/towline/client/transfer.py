@@ -23,12 +23,12 @@ from towline.client.events import (
     TransferEvent,
     Warned,
 )
-from towline.client.reach import Reach
+from towline.client.reach import Reach, lane_dialler
 from towline.protocol.codec import Header
 from towline.protocol.table import Class
 from towline.runtime.channel import Channel
 from towline.runtime.descriptors import descriptor_limit
-from towline.runtime.lanes import Lane, StreamLane, dial_lane
+from towline.runtime.lanes import Lane, StreamLane
 from towline.runtime.pump import Connection
 from towline.runtime.threads import in_thread, to_the_end
 from towline.services import requests
@@ -332,11 +332,7 @@ class Transfer(ABC):
 
     def _over_socket(self, connection: Connection, drive: Drive, number: int, ticket: str) -> None:
         """On a thread: dial, drive, close. Raises what dialling raises."""
-        if connection.peer.kind == "unix":
-            address, context = self.line.address, None
-        else:
-            address, context = connection.peer.address, self.line.tls_context()
-        _drive(lambda: dial_lane(address, context, ticket, self.line.check_certificate), drive, number)
+        _drive(lane_dialler(self.line, connection, ticket), drive, number)
 
 
 @contextmanager

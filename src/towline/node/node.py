@@ -165,7 +165,9 @@ class Node:
 
     def _make_jobs(self, store: Store) -> JobsService:
         folder = os.path.join(os.path.abspath(self.config.data), "jobs")
-        return JobsService(store, folder, spool=self.config.spool, spool_per_job=self.config.spool_per_job)
+        return JobsService(
+            store, self._tickets, folder, spool=self.config.spool, spool_per_job=self.config.spool_per_job
+        )
 
     def _make_rooms(self, store: Store) -> RoomsService:
         config = self.config

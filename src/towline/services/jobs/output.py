@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from towline.base.errors import Draining, UnknownJob
-from towline.base.limits import KIB, MIB
-from towline.journal import Gap, Record
+from towline.base.limits import MIB
 from towline.journal.interface import Item
 from towline.journal.spool import SpoolReader
 from towline.protocol.codec import Header
 from towline.runtime.channel import Channel
-from towline.services.jobs.aftermath import CONTROL
+from towline.services.jobs.bypass import Bypass, Lanes, Source, messages
 from towline.services.jobs.live import Attachment, Live
 from towline.services.jobs.messages import signal_name
 from towline.services.jobs.roster import Roster
 from towline.store.jobs import LOST, JobRow
 
-MESSAGE_BYTES = 256 * KIB
 FIRST_OUTPUT = 2  # the record before it says what was started; it is no loss when that went for room
 # What was written so shortly before is in the page cache: it is read where we are, as is what the kernel says that it
 # has in memory. The rest may have to come from the disk: a thread reads it, and more of it at once, because a thread
@@ -38,8 +34,11 @@ class Wanted(NamedTuple):
     acks: bool
 
 
-async def send_output(channel: Channel, roster: Roster, row: JobRow, wanted: Wanted) -> None:
-    """Everything from `wanted.seq` on, then END with how the job ended, if it has. Raises what ends the stream."""
+async def send_output(channel: Channel, roster: Roster, row: JobRow, wanted: Wanted, lanes: Lanes | None) -> None:
+    """Everything from `wanted.seq` on, then END with how the job ended, if it has. Raises what ends the stream.
+
+    `lanes`: where there may be one for output that flows; None when the client does not want any.
+    """
     live = roster.live.get(row.id)
     if live is not None and live.ending is not None and not live.ending.get("bytes"):
         if wanted.acks:  # it printed nothing: what its spool says is here already
@@ -50,7 +49,7 @@ async def send_output(channel: Channel, roster: Roster, row: JobRow, wanted: Wan
     if live is not None:
         attachment.acked = wanted.seq - 1 if wanted.acks else None
         roster.attach(live, attachment)
-    pumping = asyncio.ensure_future(_pump(channel, roster, row, live, wanted))
+    pumping = asyncio.ensure_future(_pump(channel, roster, row, live, wanted, lanes))
     listening = asyncio.ensure_future(_listen(channel, roster, live, attachment))
     try:
         await asyncio.wait({pumping, listening}, return_when=asyncio.FIRST_COMPLETED)
@@ -83,16 +82,26 @@ async def _listen(channel: Channel, roster: Roster, live: Live | None, attachmen
                 pass
 
 
-async def _pump(channel: Channel, roster: Roster, row: JobRow, live: Live | None, wanted: Wanted) -> Header:
-    reader = SpoolReader(roster.spool_folder(row.id), max(wanted.seq, FIRST_OUTPUT))
+async def _pump(
+    channel: Channel, roster: Roster, row: JobRow, live: Live | None, wanted: Wanted, lanes: Lanes | None
+) -> Header:
+    source = Source(roster.spool_folder(row.id), live, wanted.streams)
+    reader = SpoolReader(source.folder, max(wanted.seq, FIRST_OUTPUT))
+    bypass = Bypass(channel, lanes, source)
     try:
         while True:
             over, pulse = live is None or live.over, live.pulse if live is not None else None
             items = await _read(reader, live, row)
-            for header, body, exit_ in _messages(items, wanted.streams):
-                if exit_:
-                    return trailer_of(live.row if live is not None and live.over else row, reader.seq, exit_)
+            for header, body, ending in messages(items, wanted.streams):
+                if ending:
+                    return trailer_of(live.row if live is not None and live.over else row, reader.seq, ending)
                 await channel.send(body, header)
+                bypass.sent(len(body))
+            if items and bypass.is_there:
+                reader.close()
+                reader.seq, ending = await bypass.carry(reader.seq, roster.draining)
+                if ending:
+                    return trailer_of(live.row if live is not None and live.over else row, reader.seq, ending)
             if items:
                 continue
             if over:
@@ -104,6 +113,7 @@ async def _pump(channel: Channel, roster: Roster, row: JobRow, live: Live | None
             assert pulse is not None
             await _either(pulse, roster.draining)
     finally:
+        bypass.close()
         reader.close()
 
 
@@ -130,29 +140,6 @@ async def _either(pulse: asyncio.Event, draining: asyncio.Event) -> None:
         await pulse.wait()
     if draining.is_set():
         raise Draining("The node is shutting down; the job goes on.", retry_after=0.5)
-
-
-def _messages(items: list[Item], streams: frozenset[int]) -> Iterator[tuple[Header, bytes, Header | None]]:
-    """Neighbours of one stream go into one message; `q` is the seq of its last record. The last element: the exit."""
-    parts: list[bytes] = []
-    kind = size = last = 0
-    for item in items:
-        joins = isinstance(item, Record) and item.kind == kind and size + len(item.payload) <= MESSAGE_BYTES
-        if parts and not joins:
-            yield {"s": kind, "q": last}, b"".join(parts), None
-            parts, size, kind = [], 0, 0
-        if isinstance(item, Gap):
-            yield {"gap": [item.from_.seq, item.to.seq], "reason": item.reason}, b"", None
-        elif item.kind == CONTROL:
-            ending = json.loads(item.payload).get("exit")
-            if isinstance(ending, dict):
-                yield {}, b"", ending
-        elif item.kind in streams:
-            parts.append(item.payload)
-            kind, last = item.kind, item.seq
-            size += len(item.payload)
-    if parts:
-        yield {"s": kind, "q": last}, b"".join(parts), None
 
 
 def trailer_of(row: JobRow, end: int, ending: Header | None) -> Header:

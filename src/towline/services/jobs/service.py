@@ -8,8 +8,10 @@ import time
 from towline.base.errors import BadMessage, Conflict, UnknownJob
 from towline.protocol.codec import Header
 from towline.runtime.channel import Channel
+from towline.runtime.lanes import TicketOffice
 from towline.services import requests
 from towline.services.jobs import messages
+from towline.services.jobs.bypass import Lanes
 from towline.services.jobs.input import take_input
 from towline.services.jobs.messages import KILL_GRACE, check_grants, parse_spec, signal_number
 from towline.services.jobs.output import Wanted, send_output
@@ -26,7 +28,8 @@ _ROWS_AT_ONCE = 200
 class JobsService:
     """One for a node. `folder` is the jobs' own; `spool` and `spool_per_job` in bytes."""
 
-    def __init__(self, store: Store, folder: str, *, spool: int, spool_per_job: int) -> None:
+    def __init__(self, store: Store, tickets: TicketOffice, folder: str, *, spool: int, spool_per_job: int) -> None:
+        self._lanes = Lanes(tickets)
         self._roster = Roster(store, folder, spool=spool, spool_per_job=spool_per_job)
 
     async def open(self) -> None:
@@ -74,7 +77,7 @@ class JobsService:
         row = await self._roster.start(channel.person, spec)
         channel.accept(_opening(row))
         if requests.flag(channel.header, "follow"):
-            await send_output(channel, self._roster, row, Wanted(1, True, _STREAMS["both"], True))
+            await self._send(channel, row, Wanted(1, True, _STREAMS["both"], True))
 
     async def _attach(self, channel: Channel) -> None:
         header = channel.header
@@ -92,7 +95,11 @@ class JobsService:
         if requests.flag(header, "screen"):
             seq = await send_replay(channel, self._roster, row) or seq
         wanted = Wanted(max(seq, 1), requests.flag(header, "follow"), _STREAMS[stream], requests.flag(header, "acks"))
-        await send_output(channel, self._roster, row, wanted)
+        await self._send(channel, row, wanted)
+
+    async def _send(self, channel: Channel, row: JobRow, wanted: Wanted) -> None:
+        lanes = self._lanes if requests.flag(channel.header, "lanes") else None
+        await send_output(channel, self._roster, row, wanted, lanes)
 
     async def _input(self, channel: Channel) -> None:
         row = await self._find(channel)
