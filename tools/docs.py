@@ -205,9 +205,10 @@ more bytes than it received: that is what the client's padding is for. A refusal
 
 ### Lanes
 
-A lane is a further connection for ranges of files. Its client sends preface and HELLO with a one-time ticket from the
-control connection; the node answers at once, without a preface, with WELCOME or GOAWAY. Then both sides send OPEN,
-DATA, END, RESET and GOAWAY without credit: a lane has one reader, and TCP is its window.
+A lane is a further connection for bulk: ranges of files ([files-conversation.md](files-conversation.md#lanes)), or
+output that flows ([jobs.md](../explanation/jobs.md#output-that-flows)). Its client sends preface and HELLO with a
+one-time ticket from the control connection; the node answers at once, without a preface, with WELCOME or GOAWAY. Then
+both sides send OPEN, DATA, END, RESET and GOAWAY without credit: a lane has one reader, and TCP is its window.
 """
 
 _CREDIT = """## Credit

@@ -79,6 +79,11 @@ class Printer:
         self._decoders = {name: make(errors="replace") for name in ("stdout", "stderr")} if make else {}
         sys.stdout.flush()
 
+    @property
+    def sink(self) -> Callable[[int, memoryview], None] | None:
+        """Where raw bytes may go past the event loop; None when they are not what is shown."""
+        return None if self._out.json or self._decoders else _pour
+
     async def show(self, item: Chunk | Missing) -> None:
         """One piece."""
         from towline.client.output import Missing
@@ -120,6 +125,11 @@ def _json_data(data: bytes, text: str | None) -> dict[str, object]:
         return {"data": data.decode()}
     except UnicodeDecodeError:
         return {"data_base64": base64.b64encode(data).decode("ascii")}
+
+
+def _pour(descriptor: int, view: memoryview) -> None:
+    with shown():
+        _write_all(descriptor, view)
 
 
 async def write(descriptor: int, data: bytes) -> None:
@@ -283,7 +293,7 @@ def _goes_on(job: Job) -> str:
 
 
 async def _show(job: Job, printer: Printer, from_: int, *, note: bool) -> None:
-    async for item in job.output(from_, note=note):
+    async for item in job.output(from_, note=note, sink=printer.sink):
         await printer.show(item)
     await printer.finish()
 

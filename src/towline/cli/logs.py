@@ -40,7 +40,7 @@ async def _logs(args: argparse.Namespace, out: Output) -> int:
     async with connect(args.alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
         job = line.job(args.job)
         printer = Printer(out, encoding=args.encoding)
-        options = {"stream": args.stream, "follow": args.follow, "acknowledge": False}
+        options = {"stream": args.stream, "follow": args.follow, "acknowledge": False, "sink": printer.sink}
         async for item in job.output(args.from_, **options):
             await printer.show(item)
         await printer.finish()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from towline.base.errors import ConnectionLost, TowlineError, UnexpectedFrame
+from towline.base.errors import ConnectionLost, UnexpectedFrame
 from towline.base.limits import FRAME_BODY
 from towline.client.reach import Reach, lane_dialler
+from towline.protocol.codec import Header
 from towline.protocol.table import Kind
 from towline.runtime.channel import Channel, Message
 from towline.runtime.lanes import SocketLane
@@ -18,19 +20,23 @@ from towline.runtime.pump import Connection
 
 _FRUITLESS = 3
 QUEUED = 8  # messages of at most 256 KiB that wait to be taken; then the thread waits
+TELL_SECONDS = 0.005  # between two looks at how far a sink has got
+# Takes output on the thread that brings it, and may block there: the stream's number, and bytes that are its own only
+# for the time of the call.
+Sink: TypeAlias = Callable[[int, memoryview], None]
 
 
 class _Over(NamedTuple):
     """The last that comes: an error, or None for the end that was meant."""
 
-    error: TowlineError | None
+    error: Exception | None
 
 
 class Bypass:
-    """One lane, from the offer of a ticket on. `dial` blocks."""
+    """One lane, from the offer of a ticket on. `dial` blocks. What a `sink` has taken comes without its body."""
 
-    def __init__(self, dial: Callable[[], SocketLane]) -> None:
-        self._dial = dial
+    def __init__(self, dial: Callable[[], SocketLane], sink: Sink | None) -> None:
+        self._dial, self._sink = dial, sink
         self._loop = asyncio.get_running_loop()
         self._arrived: deque[Message | _Over] = deque()
         self._waiting: asyncio.Future[None] | None = None
@@ -45,19 +51,13 @@ class Bypass:
         return f"<Bypass {len(self._arrived)} waiting{' closed' if self._closed else ''}>"
 
     async def messages(self) -> AsyncIterator[Message]:
-        """What comes, up to the node's END. Raises ConnectionLost, and what dialling raises."""
+        """What comes, up to the node's END. Raises ConnectionLost, what dialling raises, what the sink raises."""
         while True:
-            while not self._arrived:
-                self._waiting = self._loop.create_future()
-                if not self._arrived:  # the thread may not have seen that somebody waits
-                    await self._waiting
-                self._waiting = None
-            item = self._arrived.popleft()
+            item = await self._next()
             if isinstance(item, _Over):
                 if item.error is not None:
                     raise item.error
                 return
-            self._room.release()
             self.used = True
             yield item
 
@@ -74,10 +74,32 @@ class Bypass:
         if not stream.cancelled() and stream.exception() is not None:
             self.close()
 
+    async def _next(self) -> Message | _Over:
+        while True:
+            with self._guard:
+                if self._arrived:
+                    item = self._arrived.popleft()
+                    break
+                waiting = self._waiting = self._loop.create_future()
+            # Nobody wakes us for what a sink has taken: that is looked for, which costs less than a wake for each.
+            timer = self._loop.call_later(TELL_SECONDS, self._wake) if self._sink is not None else None
+            try:
+                await waiting
+            finally:
+                if timer is not None:
+                    timer.cancel()
+        if isinstance(item, Message) and item.body:
+            self._room.release()
+        return item
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
     # --- the thread ---
 
     def _run(self) -> None:
-        error: TowlineError | None = None
+        error: Exception | None = None
         try:
             lane = self._dial()
             try:
@@ -86,7 +108,7 @@ class Bypass:
                 self._receive(lane)
             finally:
                 lane.close()
-        except TowlineError as problem:
+        except Exception as problem:  # noqa: BLE001  # a sink's own are for whoever gave it
             error = problem
         self._put(_Over(error))
 
@@ -103,21 +125,37 @@ class Bypass:
             body = buffer[: frame.size]
             if lane.read_body(body) < frame.size:
                 break
-            self._room.acquire()
-            self._put(Message(bytes(body), frame.header))
+            self._take(frame.header, body)
         raise ConnectionLost
 
-    def _put(self, item: Message | _Over) -> None:
-        self._arrived.append(item)
-        if self._waiting is not None:
-            try:
-                self._loop.call_soon_threadsafe(self._wake)
-            except RuntimeError:
-                pass  # the loop is closed: nobody waits any more
+    def _take(self, header: Header, body: memoryview) -> None:
+        match header:
+            case {"s": 1 | 2 as stream} if self._sink is not None:
+                self._sink(stream, body)
+                self._moved(Message(b"", header))
+            case _:
+                if len(body):
+                    self._room.acquire()
+                self._put(Message(bytes(body), header))
 
-    def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+    def _moved(self, position: Message) -> None:
+        """The sink has got so far; where it was before is of no interest any more."""
+        with self._guard:
+            if self._arrived and _is_position(self._arrived[-1]):
+                self._arrived.pop()
+            self._arrived.append(position)
+
+    def _put(self, item: Message | _Over) -> None:
+        with self._guard:
+            self._arrived.append(item)
+            if self._waiting is None:
+                return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._wake)
+
+
+def _is_position(item: Message | _Over) -> bool:
+    return isinstance(item, Message) and item.header is not None and "q" in item.header and not item.body
 
 
 class Bypasses:
@@ -134,7 +172,7 @@ class Bypasses:
         """Whether the node may offer any: not where they break before they bring anything."""
         return self._fruitless < _FRUITLESS and connection.peer.kind != "memory"
 
-    async def through(self, channel: Channel) -> AsyncGenerator[Message, None]:
+    async def through(self, channel: Channel, sink: Sink | None) -> AsyncGenerator[Message, None]:
         """All messages of a stream of output in order, those included that come beside it. Raises what `receive`
         raises; ConnectionLost when a lane was lost."""
         bypass: Bypass | None = None
@@ -143,7 +181,7 @@ class Bypasses:
             while message is not None:
                 match message.header:
                     case {"lane": str(ticket)} if bypass is None:
-                        bypass = Bypass(lane_dialler(self._line, channel.connection, ticket))
+                        bypass = Bypass(lane_dialler(self._line, channel.connection, ticket), sink)
                     case {"over": int()} if bypass is not None:
                         after = asyncio.ensure_future(channel.receive())
                         after.add_done_callback(bypass.stop_when_failed)

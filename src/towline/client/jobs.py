@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from towline.base.errors import JobLost, JobUnreachable, PeerError, TowlineError, Unreachable
 from towline.base.limits import MIB
 from towline.base.text import printable
-from towline.client.bypass import Bypasses
+from towline.client.bypass import Bypasses, Sink
 from towline.client.feeding import Feeding
 from towline.client.output import Chunk, Ended, Missing, Result, ended_of, item_of
 from towline.client.reach import Reach
@@ -53,11 +53,13 @@ class Job:
         acknowledge: bool = True,
         screen: bool = False,
         note: bool = False,
+        sink: Sink | None = None,
     ) -> AsyncIterator[Chunk | Missing]:
         """What it prints from the position `from_` on, through all cuts, each byte once; ends when the job has ended.
 
-        `acknowledge`: what was taken from here need not be kept when room is short. Raises JobLost, UnknownJob,
-        JobUnreachable (given up; the job goes on).
+        `acknowledge`: what was taken from here need not be kept when room is short. `sink`: where there is much, it
+        takes output on another thread (1 or 2, the bytes; it may block), and the chunks here say only how far it got.
+        Raises JobLost, UnknownJob, JobUnreachable (given up; the job goes on), what `sink` raises.
         """
         first, self._first = self._first, None
         if first is None:
@@ -66,7 +68,7 @@ class Job:
             _detach(first)
             first = None
         request: Header = {"stream": stream, "follow": follow, "acks": acknowledge}
-        following = self._follow(first, request, from_, {"screen": screen, "note": note})
+        following = self._follow(first, request, from_, {"screen": screen, "note": note}, sink)
         try:
             async for item in following:
                 yield item
@@ -75,7 +77,7 @@ class Job:
             self.line.places.following.leave()
 
     async def _follow(
-        self, channel: Channel | None, request: Header, from_: int, once: Header
+        self, channel: Channel | None, request: Header, from_: int, once: Header, sink: Sink | None
     ) -> AsyncGenerator[Chunk | Missing, None]:
         """`channel`: the stream that is open already. `once`: what is asked for with the first attachment."""
         seq, fruitless = from_, 0
@@ -90,7 +92,7 @@ class Job:
                     channel = connection.open(header, self._class)
                     self.state = str((await channel.accepted()).get("state", ""))
                 taking, replay = Taking(channel), Replay()
-                async with contextlib.aclosing(self._bypasses.through(channel)) as messages:
+                async with contextlib.aclosing(self._bypasses.through(channel, sink)) as messages:
                     async for message in messages:
                         if (item := item_of(message, replay)) is not None:
                             yield item

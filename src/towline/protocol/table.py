@@ -75,7 +75,7 @@ STATES: dict[State, str] = {
     State.PROVE: "the client's proof is due: the node awaits it, the client makes it",
     State.VERDICT: "the node decides, about a proof or about a lane's ticket",
     State.OPEN: "streams",
-    State.LANE: "ranges of files and nothing else; whoever drives the lane has the bytes",
+    State.LANE: "ranges of files, or output, and nothing else; whoever drives the lane has the bytes",
     State.CLOSED: "over",
 }
 

@@ -1,7 +1,8 @@
-"""Lanes: extra connections that carry nothing but ranges of files, driven by blocking threads.
+"""Lanes: extra connections that carry nothing but bulk (ranges of files, output that flows), driven by threads.
 
-A lane speaks the same frames: OPEN names a range and its position, DATA carries it, END closes it. Where a second
-connection cannot be had, a `StreamLane` carries the same over an ordinary stream; whoever drives it cannot tell.
+A lane speaks the same frames: OPEN names a range and its position, DATA carries it, END closes it; output needs no
+OPEN, as each DATA says where it belongs. Where a second connection cannot be had, a `StreamLane` carries ranges over
+an ordinary stream; whoever drives it cannot tell.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class LaneFrame(NamedTuple):
 
 
 class Lane(Protocol):
-    """A one-way road for ranges. All calls block; errors are ConnectionLost or a ProtocolError."""
+    """A one-way road for bulk. All calls block; errors are ConnectionLost or a ProtocolError."""
 
     def send(self, kind: Kind, header: Header | None = None, body: Buffer = b"") -> None: ...
 
@@ -96,7 +97,7 @@ class SocketLane:
         kind, flags, header_len, body_len, stream = PREFIX.unpack(self._prefix)
         check_prefix(kind, flags, stream, body_len)
         if kind not in _RANGE_KINDS or header_len > FRAME_HEADER.value or body_len > FRAME_BODY.value:
-            raise UnexpectedFrame("A lane carries ranges and nothing else.")
+            raise UnexpectedFrame("A lane carries bulk and nothing else.")
         header: Header = {}
         if header_len:
             encoded = memoryview(bytearray(header_len))
@@ -141,7 +142,7 @@ class StreamLane:
             return LaneFrame(Kind.DATA, {}, len(message.body))
         kind, header = message.header.get("kind"), message.header.get("range")
         if kind not in (Kind.OPEN, Kind.END) or not isinstance(header, dict):
-            raise UnexpectedFrame("A lane carries ranges and nothing else.")
+            raise UnexpectedFrame("A lane carries bulk and nothing else.")
         return LaneFrame(Kind(int(str(kind))), header, 0)
 
     def read_body(self, target: memoryview) -> int:

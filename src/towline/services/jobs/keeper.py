@@ -39,6 +39,7 @@ from towline.transports.unix import short_path
 
 FIRST_NODE_SECONDS = 10.0  # nobody came
 ANSWER_SECONDS = 0.003  # that a start waits for company
+GROWN_SECONDS = 0.001  # between two words about more output: a keystroke's echo comes alone, a flood in few
 ENDING_GRACE = 5.0  # between SIGTERM and SIGKILL for jobs when the keeper itself is told to end
 
 
@@ -51,7 +52,8 @@ class Keeper:
         self._jobs: dict[str, Held] = {}
         self._links: set[Link] = set()
         self._node: Link | None = None
-        self._grown: dict[str, Held] = {}
+        self._grown: dict[str, Held] = {}  # of which the node is to hear
+        self._grown_at = 0.0  # when it last did
         self._orders: Link | None = None  # over which the node has commands started
         self._token = ""
         self._prepared: dict[str, dict[str, Any]] = {}  # what may be told to go
@@ -68,14 +70,16 @@ class Keeper:
         return max(self._spool_max - self._elsewhere - sum(held.spool.size for held in self._jobs.values()), 0)
 
     def grown(self, held: Held) -> None:
-        """Tell the node once per turn of the loop, however much there is."""
+        """Tell the node: the first at once, what follows within GROWN_SECONDS together, however much there is."""
         if self._node is None:
             return
         if not self._grown:
-            self.loop.call_soon(self._tell_grown)
+            wait = self._grown_at + GROWN_SECONDS - self.loop.time()
+            self.loop.call_later(max(wait, 0.0), self._tell_grown)
         self._grown[held.id] = held
 
     def _tell_grown(self) -> None:
+        self._grown_at = self.loop.time()
         grown, self._grown = self._grown, {}
         for held in grown.values():
             self._say({"t": "grown", "job": held.id, "end": held.spool.next_seq, "bytes": sum(held.bytes)})

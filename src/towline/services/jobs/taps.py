@@ -108,11 +108,11 @@ class Taps:
         if self._may_rest and now - before < BUSY_SECONDS:
             self._rest(kind)
 
-    def _rest(self, kind: int) -> None:
+    def _rest(self, kind: int, seconds: float = REST_SECONDS) -> None:
         if kind in self.open and not self.paused:
             self._enlarge(kind)
             self._unwatch(kind)
-            self._resting[kind] = self._loop.call_later(REST_SECONDS, self._rested, kind)
+            self._resting[kind] = self._loop.call_later(seconds, self._rested, kind)
 
     def _rested(self, kind: int) -> None:
         del self._resting[kind]
@@ -120,7 +120,8 @@ class Taps:
         while (size := self.take(kind)) and taken < LARGE_PIPE:
             taken += size
         if taken:
-            self._rest(kind)
+            # A pipe that is full again has stopped its command; what comes of it is whole buffers, rest or not.
+            self._rest(kind, 0 if taken >= LARGE_PIPE else REST_SECONDS)
         elif kind in self.open and not self.paused:
             self._watch(kind)
 
