@@ -2,9 +2,13 @@
 
 It is the floor for what Towline's `run` could reach with these libraries on these cores: one process reads what the
 command prints and sends it, another receives and prints it. With `kept`, each byte is written to a file before it is
-sent: one of as many bytes as Towline keeps of a job, which is written over from its beginning when it is full. There
-are no checksums, no positions, no order of two streams, and nothing goes on after a cut. As a script it is both
-ends: `CERTIFICATE KEY PORT` serves, with a folder to keep in (or `-`) and a command it is the client.
+sent: one of as many bytes as Towline keeps of a job, which is written over from its beginning when it is full. `apart`
+is the floor under what Towline promises: a process of its own runs the command and keeps what it prints, each time in
+a new file, so that both would outlive the server; the server reads it there. There are no checksums, no positions, no
+order of two streams, and nothing goes on after a cut.
+
+As a script it is all ends: `CERTIFICATE KEY PORT` serves; with `plain`, `kept` or `apart`, a folder and a command it is
+the client; `keep FILE COMMAND…` is the process that keeps.
 
 TLS goes through memory BIOs, as in Towline: here that was quicker than a wrapped socket, which asks the kernel for
 the header and the body of each record.
@@ -12,20 +16,24 @@ the header and the body of each record.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
+import time
 
 HOST = "127.0.0.1"
 CHUNK = 256 * 1024
 PIPE = 1 << 20
 KEPT = 256 << 20
 _F_SETPIPE_SZ = 1031
+_TOLD = struct.Struct("<Q")
 
 
 class Tls:
@@ -69,7 +77,7 @@ class Tls:
 
 
 def serve(certificate: str, key: str, port: int) -> None:
-    """A request is one line of JSON: the folder to keep in, and the command."""
+    """A request is one line of JSON: how to keep, the folder for it, and the command."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(certificate, key)
@@ -84,14 +92,17 @@ def _answer(context: ssl.SSLContext, connection: socket.socket) -> None:
         with connection:
             tls = Tls(context, connection, server_side=True)
             request = memoryview(bytearray(4096))
-            folder, *command = json.loads(bytes(request[: tls.receive(request)]))
-            _run(tls, folder, command)
+            how, folder, *command = json.loads(bytes(request[: tls.receive(request)]))
+            if how == "apart":
+                _run_apart(tls, folder, command)
+            else:
+                _run(tls, os.path.join(folder, "kept") if how == "kept" else "", command)
     except (OSError, ssl.SSLError):
         pass  # the waiting for our port, or a client that was ended
 
 
-def _run(tls: Tls, folder: str, command: list[str]) -> None:
-    kept = os.open(os.path.join(folder, "kept"), os.O_RDWR | os.O_CREAT, 0o600) if folder != "-" else -1
+def _run(tls: Tls, path: str, command: list[str]) -> None:
+    kept = os.open(path, os.O_RDWR | os.O_CREAT, 0o600) if path else -1
     buffer = memoryview(bytearray(CHUNK))
     at = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
@@ -105,6 +116,48 @@ def _run(tls: Tls, folder: str, command: list[str]) -> None:
             tls.send(buffer[:count])
     if kept >= 0:
         os.close(kept)
+
+
+def _run_apart(tls: Tls, folder: str, command: list[str]) -> None:
+    """The keeping process says on its standard output how far it has got, and hears on its input how far we are."""
+    path = os.path.join(folder, f"kept-{time.monotonic_ns()}")
+    argv = [sys.executable, os.path.abspath(__file__), "keep", path, *command]
+    buffer = memoryview(bytearray(CHUNK))
+    sent = told = kept = 0
+    with (
+        open(path, "x+b", buffering=0) as file,
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as keeper,
+    ):
+        assert keeper.stdout is not None
+        assert keeper.stdin is not None
+        while data := keeper.stdout.read(4096):
+            kept = _TOLD.unpack(data[-_TOLD.size :])[0]
+            while sent < kept:
+                count = os.preadv(file.fileno(), [buffer[: min(kept - sent, KEPT - sent % KEPT)]], sent % KEPT)
+                tls.send(buffer[:count])
+                sent += count
+                if sent - told > KEPT // 8:
+                    told = sent
+                    with contextlib.suppress(BrokenPipeError):  # all is kept, and the keeper has ended
+                        keeper.stdin.write(_TOLD.pack(told))
+
+
+def keep(path: str, command: list[str]) -> None:
+    """Write what a command prints to a file of KEPT bytes, over and over; never over what was not sent."""
+    buffer = memoryview(bytearray(CHUNK))
+    at = sent = 0
+    with open(path, "r+b", buffering=0) as file, subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pipe = process.stdout.fileno()
+        fcntl.fcntl(pipe, _F_SETPIPE_SZ, PIPE)
+        while count := os.readv(pipe, [buffer]):
+            while at + count - sent > KEPT:
+                sent = _TOLD.unpack(os.read(0, _TOLD.size))[0]
+            first = min(count, KEPT - at % KEPT)
+            os.pwrite(file.fileno(), buffer[:first], at % KEPT)
+            os.pwrite(file.fileno(), buffer[first:count], 0)
+            at += count
+            os.write(1, _TOLD.pack(at))
 
 
 def _fill(pipe: int, buffer: memoryview) -> int:
@@ -136,7 +189,9 @@ def _print(view: memoryview) -> None:
         view = view[os.write(1, view) :]
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1] == "keep":
+    keep(sys.argv[2], sys.argv[3:])
+elif __name__ == "__main__":
     certificate, key, port, *rest = sys.argv[1:]
     if rest:
         show(certificate, int(port), rest)

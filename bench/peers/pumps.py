@@ -44,10 +44,10 @@ class Pump(Peer):
 
 
 class OutputPump(Pump):
-    """`printing` is one command whose output is moved; `keep`: every byte is written to a file before it is sent."""
+    """`printing` is one command whose output is moved; `how` it is kept: `plain` (not at all), `kept`, `apart`."""
 
     name = "bare output pump"
     script = outpump.__file__
 
-    def printing(self, words: list[str], *, keep: bool) -> list[str]:
-        return [*self._script(), self.folder if keep else "-", *words]
+    def printing(self, words: list[str], how: str) -> list[str]:
+        return [*self._script(), how, self.folder, *words]

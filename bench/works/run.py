@@ -121,9 +121,12 @@ def _output(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
     if ssh:
         add("ssh (aes128-gcm)", lambda: bench.processes.run(ssh.ssh("peer", *words)), lambda: [ssh.pid], "")
     if pump := bench.peer(OutputPump):
-        for name, keep in (("bare: pipe, TLS, pipe", False), ("bare, kept", True)):
-            command = pump.printing(words, keep=keep)
-            add(name, partial(bench.processes.run, command), lambda: [pump.pid], "kept in a file" if keep else "")
+        for name, how, verifies in (
+            ("bare: pipe, TLS, pipe", "plain", ""),
+            ("bare, kept", "kept", "kept in a file, the same each time"),
+            ("bare, kept apart", "apart", "kept by another process, in a new file"),
+        ):
+            add(name, partial(bench.processes.run, pump.printing(words, how)), lambda: [pump.pid], verifies)
     name = "64 MiB" if bench.scale.quick else "1 GiB"
     try:
         bench.measure(Case("run", f"{name} of output", "MB/s", HIGHER, contenders, key="output"))
