@@ -3,9 +3,9 @@
 It is the floor for what Towline's `run` could reach with these libraries on these cores: one process reads what the
 command prints and sends it, another receives and prints it. With `kept`, each byte is written to a file before it is
 sent: one of as many bytes as Towline keeps of a job, which is written over from its beginning when it is full. With
-`apart`, which is the floor under what Towline promises, a process of its own runs the command and keeps what it prints,
-each time in a new file, so that both would outlive the server; the server reads it there. There are no checksums, no
-positions, no order of two streams, and nothing goes on after a cut.
+`apart`, which is the floor under what Towline promises, a process of its own runs the command and keeps what it
+prints, each time in a new file, so that both would outlive the server; the server reads it there. There are no
+checksums, no positions, no order of two streams, and nothing goes on after a cut.
 
 As a script it is all ends: `CERTIFICATE KEY PORT` serves; with `plain`, `kept` or `apart`, a folder and a command it
 is the client; `keep FILE COMMAND…` is the process that keeps.
