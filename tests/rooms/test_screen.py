@@ -97,6 +97,22 @@ def test_two_people_talk_at_80_by_24(tmp_path: Path) -> None:
     run(work())
 
 
+def test_a_bug_does_not_leave_a_room_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    async def go() -> None:
+        async with serving(tmp_path / "node") as node, screen(node, tmp_path / "ann", "ann") as (app, pilot):
+            await write(pilot, "the first")
+            await sees(app, pilot, "ann: the first ✓")
+            monkeypatch.setattr(RoomModel, "add", broken)
+            await write(pilot, "the second")
+            await until(lambda: app.ended_by is not None, "the chat ends")
+            assert isinstance(app.ended_by, RuntimeError)
+
+    run(go())
+
+
 def test_every_slash_command_answers(tmp_path: Path) -> None:
     async def work() -> None:
         async with serving(tmp_path / "data") as node:

@@ -54,7 +54,7 @@ class ChatApp(Painting):
         super().__init__(line)
         self.nick = nick
         self.handles: dict[str, Room] = {}
-        self.ended_by: TowlineError | None = None
+        self.ended_by: BaseException | None = None
         self.commands = Commands(self)
         self._first_room, self._since, self._light = room, since, light
         self._following: dict[str, asyncio.Task[None]] = {}
@@ -179,6 +179,9 @@ class ChatApp(Painting):
             else:
                 self.ended_by = error
                 self.exit()
+        elif error is not None:  # a bug: better no chat than one in which nothing comes any more
+            self.ended_by = error
+            self.exit()
 
     async def load_older(self) -> None:
         """The page before what is shown."""

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 
 from towline.base.errors import ConnectionLost, InternalError, TimedOut, TowlineError, error_from_wire
@@ -32,6 +33,7 @@ class Keeping:
         self.folder = folder
         self.spool = spool
         self.elsewhere = 0  # bytes on disk of finished jobs
+        self._counting = threading.Lock()
         self._hear, self._lost = hear, lost
         self.orders: Orders | None = None  # there while the keeper is
         self._link: Link | None = None
@@ -131,6 +133,11 @@ class Keeping:
         except (ConnectionLost, TimedOut):
             return frozenset()  # no keeper, no jobs; or it cannot say, and the rest of the list is known
         return frozenset(json.loads(body or b"[]"))
+
+    def count_elsewhere(self, change: int) -> None:
+        """So many bytes of finished jobs came to what is on disk, or (below 0) went. From any thread."""
+        with self._counting:
+            self.elsewhere = max(self.elsewhere + change, 0)
 
     def tell(self, header: Header, body: bytes = b"") -> None:
         """Something that needs no answer; lost when there is no keeper."""

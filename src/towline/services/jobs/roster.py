@@ -42,7 +42,7 @@ class Roster:
         self.keeping = Keeping(folder, spool, self._hear, self._keeper_lost)
         self._starting = Starting(self, store)
         self._store = store
-        self._todo: list[Callable[[], object]] = []
+        self._todo: list[tuple[Callable[[], object], Callable[[], object] | None]] = []
         self._saving: asyncio.Task[None] | None = None
         self._read_out: set[str] = set()  # finished jobs whose end somebody has
         self._sweeping: asyncio.TimerHandle | None = None
@@ -254,7 +254,7 @@ class Roster:
     def _finish(self, live: Live, row: JobRow) -> None:
         live.row, live.over, live.bytes = row, True, row.bytes
         self._disarm(live)
-        self.keeping.elsewhere += row.size
+        self.keeping.count_elsewhere(row.size)
         live.ring()
 
         def kept() -> None:
@@ -282,16 +282,13 @@ class Roster:
             return
         known = last_known(row, self.spool_folder(row.id))
         self._store.jobs.update(known, durable=True)
-        self.keeping.elsewhere += known.size
+        self.keeping.count_elsewhere(known.size)
 
     # --- writing down ---
 
     def _save(self, do: Callable[[], object], then: Callable[[], object] | None = None) -> None:
-        """In the background, in order, many at once."""
-        self._todo.append(do)
-        if then is not None:
-            loop = asyncio.get_running_loop()
-            self._todo.append(lambda: loop.call_soon_threadsafe(then))
+        """In the background, in order, many at once; `then` once it is in the books."""
+        self._todo.append((do, then))
         if self._saving is None:
             self._saving = asyncio.ensure_future(self._save_all())
 
@@ -301,9 +298,13 @@ class Roster:
             while self._todo:
                 todo, self._todo = self._todo, []
                 try:
-                    await asyncio.to_thread(self._in_one, todo)
+                    await asyncio.to_thread(self._in_one, [do for do, _ in todo])
                 except TowlineError as error:
                     log.error("jobs could not be written down: %s", error.sentence)
+                    continue
+                for _, then in todo:
+                    if then is not None:
+                        then()
         finally:
             self._saving = None
 
@@ -343,7 +344,7 @@ class Roster:
         remove_spool(self.spool_folder(row.id))
         self._store.jobs.forget(row.id)
         self._read_out.discard(row.id)
-        self.keeping.elsewhere = max(self.keeping.elsewhere - row.size, 0)
+        self.keeping.count_elsewhere(-row.size)
         self.keeping.tell_soon({"t": "spool", "elsewhere": self.keeping.elsewhere})
 
 
