@@ -56,6 +56,7 @@ class Held:
         self.id = str(spec["job"])
         self.house = house
         self.bytes = [0, 0, 0]
+        self.told = 0  # of them, in the last word to the node
         self.exit: tuple[int | None, int | None] | None = None  # (status, signal)
         self.written: dict[str, int] = {}  # per writer: bytes of input that the command's pipe has taken
         self.eof = False  # its input is ended

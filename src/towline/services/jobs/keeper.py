@@ -25,6 +25,7 @@ import sys
 from typing import Any
 
 from towline.base.errors import InternalError, TowlineError, UnknownJob
+from towline.base.limits import KIB
 from towline.base.oserrors import disk_error
 from towline.journal.spool import SpoolWriter, remove_spool
 from towline.protocol.codec import Header
@@ -39,7 +40,9 @@ from towline.transports.unix import short_path
 
 FIRST_NODE_SECONDS = 10.0  # nobody came
 ANSWER_SECONDS = 0.003  # that a start waits for company
-GROWN_SECONDS = 0.001  # between two words about more output: a keystroke's echo comes alone, a flood in few
+GROWN_SECONDS = 0.001  # between two words about more output: a keystroke's echo comes alone, what follows together
+FLOOD_SECONDS = 0.005  # … and where so much has come between two that nobody waits for the next line
+FLOOD_BYTES = 256 * KIB
 ENDING_GRACE = 5.0  # between SIGTERM and SIGKILL for jobs when the keeper itself is told to end
 
 
@@ -53,7 +56,7 @@ class Keeper:
         self._links: set[Link] = set()
         self._node: Link | None = None
         self._grown: dict[str, Held] = {}  # of which the node is to hear
-        self._grown_at = 0.0  # when it last did
+        self._grown_at = self._grown_pause = 0.0  # when it last did, and how long it hears nothing after that
         self._orders: Link | None = None  # over which the node has commands started
         self._token = ""
         self._prepared: dict[str, dict[str, Any]] = {}  # what may be told to go
@@ -70,19 +73,23 @@ class Keeper:
         return max(self._spool_max - self._elsewhere - sum(held.spool.size for held in self._jobs.values()), 0)
 
     def grown(self, held: Held) -> None:
-        """Tell the node: the first at once, what follows within GROWN_SECONDS together, however much there is."""
+        """Tell the node: the first at once, what follows shortly after that together, however much there is."""
         if self._node is None:
             return
         if not self._grown:
-            wait = self._grown_at + GROWN_SECONDS - self.loop.time()
+            wait = self._grown_at + self._grown_pause - self.loop.time()
             self.loop.call_later(max(wait, 0.0), self._tell_grown)
         self._grown[held.id] = held
 
     def _tell_grown(self) -> None:
-        self._grown_at = self.loop.time()
         grown, self._grown = self._grown, {}
+        self._grown_at, self._grown_pause = self.loop.time(), GROWN_SECONDS
         for held in grown.values():
-            self._say({"t": "grown", "job": held.id, "end": held.spool.next_seq, "bytes": sum(held.bytes)})
+            size, before = sum(held.bytes), held.told
+            held.told = size
+            if size - before >= FLOOD_BYTES:
+                self._grown_pause = FLOOD_SECONDS
+            self._say({"t": "grown", "job": held.id, "end": held.spool.next_seq, "bytes": size})
 
     def input_moved(self, held: Held, writer: str) -> None:
         """Tell the node how far a writer's input has got."""
