@@ -86,19 +86,30 @@ class TlsPipe:
         return pieces
 
     def read_into(self, target: memoryview) -> int:
-        """Plain bytes into `target`: their count, 0 when more must be fed (or the peer closed: see `closed`)."""
+        """Plain bytes into `target`, of all records that are there: their count, 0 when more must be fed (or the peer
+        closed: see `closed`). Those before a bad record count, and the error comes with the next call."""
+        if self.error is not None:
+            raise self.error
+        read, incoming = self._tls.read, self._in
+        size, filled = len(target), 0
         try:
-            count = self._tls.read(len(target), target)
+            while filled < size:
+                count = int(read(size - filled, target[filled:]))
+                if not count:
+                    self.closed = True
+                    break
+                filled += count
+                if not incoming.pending:  # nor does an exception have to say so
+                    break
         except ssl.SSLWantReadError:
-            return 0
+            pass
         except ssl.SSLZeroReturnError:
             self.closed = True
-            return 0
         except ssl.SSLError as error:
-            raise tls_error(error) from error
-        if not count:
-            self.closed = True
-        return int(count)
+            self.error = tls_error(error)
+            if not filled:
+                raise self.error from error
+        return filled
 
     def close_notify(self) -> bytes:
         """The bytes that say goodbye."""
