@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -18,12 +19,15 @@ from tests.kit import TOW, environment, joined, run, serving, until
 
 from towline.base.errors import Unreachable
 from towline.client import reach
+from towline.client.bypass import Bypass
 from towline.client.connect import connect
 from towline.client.jobs import Job
 from towline.client.output import Chunk, Missing
 from towline.lab.faults import FaultScript
+from towline.protocol.table import Kind
 from towline.runtime.lanes import SocketLane, dial_lane
 from towline.services.jobs.bypass import FLOWING_BYTES, LANES
+from towline.transports.blocking import BlockingPipe
 
 MIB = 1024 * 1024
 MUCH = 3 * FLOWING_BYTES
@@ -309,3 +313,57 @@ def test_whoever_leaves_the_pipe_ends_the_command(place: Place) -> None:
     client.stdout.close()
     assert client.wait(20) == 141, client.stderr.read()
     client.stderr.close()
+
+
+def test_a_sink_takes_nothing_before_what_came_over_the_stream_is_shown() -> None:
+    ours, theirs = socket.socketpair()
+    sending = SocketLane(BlockingPipe(theirs, None, timeout=20))
+    receiving = SocketLane(BlockingPipe(ours, None, timeout=20))
+    arrived = threading.Event()
+    taken: list[bytes] = []
+    read_body = receiving.read_body
+
+    def reads(target: memoryview) -> int:
+        count = read_body(target)
+        arrived.set()
+        return count
+
+    receiving.read_body = reads  # type: ignore[method-assign]
+
+    async def go() -> None:
+        bypass = Bypass(lambda: receiving, lambda stream, data: taken.append(bytes(data)))
+        sending.send(Kind.DATA, {"s": 1, "q": 7}, b"from the lane")
+        await asyncio.to_thread(arrived.wait, 20)
+        for _ in range(20):  # whatever its thread would do now, it has had the time for
+            await asyncio.to_thread(lambda: None)
+        assert not taken
+        bypass.begin()
+        sending.send(Kind.END, {"next": 8})
+        position = await bypass.next()
+        assert taken == [b"from the lane"]
+        assert position is not None
+        assert position.header == {"s": 1, "q": 7}
+        assert await bypass.next() is None
+        bypass.close()
+
+    run(go())
+    sending.close()
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_tow_run_prints_it_in_order(place: Place, tmp_path: Path, together: bool) -> None:
+    """With both streams in one file, the order is that in which they were read."""
+    program = tmp_path / "blocks.py"
+    program.write_text(BLOCKS.format(blocks=64 * MIB // BLOCK))
+    out, err = tmp_path / "out", tmp_path / "err"
+    with open(out, "wb") as standard, open(err, "wb") as error:
+        streams = {"stdout": standard, "stderr": subprocess.STDOUT if together else error}
+        done = subprocess.run(
+            [*TOW, "run", "home", "--", "python3", str(program)],
+            stdin=subprocess.DEVNULL, env=environment(place.home), check=False, **streams,
+        )  # type: ignore[call-overload]  # fmt: skip
+    assert done.returncode == 7
+    if together:
+        assert sorted(out.read_bytes().split()) == sorted(b"%07d" % (each // 8192) for each in range(64 * MIB // 8))
+    else:
+        assert digests({"stdout": out.read_bytes(), "stderr": err.read_bytes()}) == expected(64)

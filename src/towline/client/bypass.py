@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import NamedTuple, TypeAlias
 
 from towline.base.errors import ConnectionLost, UnexpectedFrame
@@ -26,6 +26,12 @@ TELL_SECONDS = 0.005  # between two looks at how far a sink has got
 Sink: TypeAlias = Callable[[int, memoryview], None]
 
 
+class _Moved(NamedTuple):
+    """A sink has got so far."""
+
+    position: Message
+
+
 class _Over(NamedTuple):
     """The last that comes: an error, or None for the end that was meant."""
 
@@ -38,11 +44,12 @@ class Bypass:
     def __init__(self, dial: Callable[[], SocketLane], sink: Sink | None) -> None:
         self._dial, self._sink = dial, sink
         self._loop = asyncio.get_running_loop()
-        self._arrived: deque[Message | _Over] = deque()
+        self._arrived: deque[Message | _Moved | _Over] = deque()
         self._waiting: asyncio.Future[None] | None = None
         self._room = threading.Semaphore(QUEUED)
         self._guard = threading.Lock()
         self._lane: SocketLane | None = None
+        self._begun = threading.Event()
         self._closed = False
         self.used = False  # something has come over it
         threading.Thread(target=self._run, name="towline-output", daemon=True).start()
@@ -50,16 +57,22 @@ class Bypass:
     def __repr__(self) -> str:
         return f"<Bypass {len(self._arrived)} waiting{' closed' if self._closed else ''}>"
 
-    async def messages(self) -> AsyncIterator[Message]:
-        """What comes, up to the node's END. Raises ConnectionLost, what dialling raises, what the sink raises."""
-        while True:
-            item = await self._next()
-            if isinstance(item, _Over):
-                if item.error is not None:
-                    raise item.error
-                return
-            self.used = True
-            yield item
+    def begin(self) -> None:
+        """What came before it is where it belongs: from now on a sink may take what comes."""
+        self._begun.set()
+
+    async def next(self) -> Message | None:
+        """What comes next; None at the node's END. Raises ConnectionLost, and what dialling and the sink raise."""
+        item = await self._next()
+        if isinstance(item, _Over):
+            if item.error is not None:
+                raise item.error
+            return None
+        self.used = True
+        if isinstance(item, _Moved):
+            return item.position
+        self._room.release()
+        return item
 
     def close(self) -> None:
         """Be done with it, wherever it is; whoever waits hears of a lost connection."""
@@ -67,6 +80,7 @@ class Bypass:
             self._closed = True
             if self._lane is not None:
                 self._lane.shutdown()
+        self._begun.set()
         self._room.release()
 
     def stop_when_failed(self, stream: asyncio.Future[Message | None]) -> None:
@@ -74,12 +88,11 @@ class Bypass:
         if not stream.cancelled() and stream.exception() is not None:
             self.close()
 
-    async def _next(self) -> Message | _Over:
+    async def _next(self) -> Message | _Moved | _Over:
         while True:
             with self._guard:
                 if self._arrived:
-                    item = self._arrived.popleft()
-                    break
+                    return self._arrived.popleft()
                 waiting = self._waiting = self._loop.create_future()
             # Nobody wakes us for what a sink has taken: that is looked for, which costs less than a wake for each.
             timer = self._loop.call_later(TELL_SECONDS, self._wake) if self._sink is not None else None
@@ -88,9 +101,6 @@ class Bypass:
             finally:
                 if timer is not None:
                     timer.cancel()
-        if isinstance(item, Message) and item.body:
-            self._room.release()
-        return item
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
@@ -130,20 +140,21 @@ class Bypass:
 
     def _take(self, header: Header, body: memoryview) -> None:
         match header:
-            case {"s": 1 | 2 as stream} if self._sink is not None:
-                self._sink(stream, body)
-                self._moved(Message(b"", header))
+            case {"s": 1 | 2 as stream, "q": int()} if self._sink is not None:
+                self._begun.wait()
+                if not self._closed:
+                    self._sink(stream, body)
+                    self._moved(Message(b"", header))
             case _:
-                if len(body):
-                    self._room.acquire()
+                self._room.acquire()
                 self._put(Message(bytes(body), header))
 
     def _moved(self, position: Message) -> None:
         """The sink has got so far; where it was before is of no interest any more."""
         with self._guard:
-            if self._arrived and _is_position(self._arrived[-1]):
+            if self._arrived and isinstance(self._arrived[-1], _Moved):
                 self._arrived.pop()
-            self._arrived.append(position)
+            self._arrived.append(_Moved(position))
 
     def _put(self, item: Message | _Over) -> None:
         with self._guard:
@@ -152,10 +163,6 @@ class Bypass:
                 return
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._wake)
-
-
-def _is_position(item: Message | _Over) -> bool:
-    return isinstance(item, Message) and item.header is not None and "q" in item.header and not item.body
 
 
 class Bypasses:
@@ -185,8 +192,9 @@ class Bypasses:
                     case {"over": int()} if bypass is not None:
                         after = asyncio.ensure_future(channel.receive())
                         after.add_done_callback(bypass.stop_when_failed)
+                        bypass.begin()
                         try:
-                            async for beside in bypass.messages():
+                            while (beside := await bypass.next()) is not None:
                                 yield beside
                             message = await after
                         finally:
