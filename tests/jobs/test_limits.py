@@ -178,7 +178,8 @@ def test_when_all_together_keep_too_much_commands_wait_and_readers_get_on(make_p
             assert not await full()
             folder = str(place.jobs_folder)
             total = sum(spool_size(f"{folder}/{row['job']}") for row in await line.jobs())
-            assert total <= 4 * 1024 * 1024 + 256 * 1024
+            # One record more for who has read everything; and how each began and ended is always kept.
+            assert total <= 4 * 1024 * 1024 + 256 * 1024 + 16 * 1024
             for job in waiting:
                 await job.signal("KILL")
 
