@@ -13,7 +13,7 @@ from towline.base.errors import ConnectionLost, UnexpectedFrame
 from towline.base.limits import FRAME_BODY
 from towline.client.reach import Reach, lane_dialler
 from towline.protocol.codec import Header
-from towline.protocol.table import Kind
+from towline.protocol.table import Class, Kind
 from towline.runtime.channel import Channel, Message
 from towline.runtime.lanes import SocketLane
 from towline.runtime.pump import Connection
@@ -165,6 +165,11 @@ class Bypass:
             self._loop.call_soon_threadsafe(self._wake)
 
 
+def can_bypass(connection: Connection, scheduling: Class) -> bool:
+    """Whether there can be a second connection beside this one, and it is bulk that would go over it."""
+    return scheduling is Class.BULK and connection.peer.kind != "memory"
+
+
 class Bypasses:
     """Of one job: whether lanes are worth while, and what the stream and they bring."""
 
@@ -175,9 +180,9 @@ class Bypasses:
     def __repr__(self) -> str:
         return f"<Bypasses fruitless={self._fruitless}>"
 
-    def wanted(self, connection: Connection) -> bool:
+    def wanted(self, connection: Connection, scheduling: Class) -> bool:
         """Whether the node may offer any: not where they break before they bring anything."""
-        return self._fruitless < _FRUITLESS and connection.peer.kind != "memory"
+        return self._fruitless < _FRUITLESS and can_bypass(connection, scheduling)
 
     async def through(self, channel: Channel, sink: Sink | None) -> AsyncGenerator[Message, None]:
         """All messages of a stream of output in order, those included that come beside it. Raises what `receive`

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from towline.base.errors import JobLost, JobUnreachable, PeerError, TowlineError, Unreachable
 from towline.base.limits import MIB
 from towline.base.text import printable
-from towline.client.bypass import Bypasses, Sink
+from towline.client.bypass import Bypasses, Sink, can_bypass
 from towline.client.feeding import Feeding
 from towline.client.output import Chunk, Ended, Missing, Result, ended_of, item_of
 from towline.client.reach import Reach
@@ -87,7 +87,7 @@ class Job:
             before = seq
             try:
                 if channel is None or channel.closed:
-                    request["lanes"] = self._class is Class.BULK and self._bypasses.wanted(connection)
+                    request["lanes"] = self._bypasses.wanted(connection, self._class)
                     header = self._request("attach", **{"from": seq}, **request, **(once if seq == from_ else {}))
                     channel = connection.open(header, self._class)
                     self.state = str((await channel.accepted()).get("state", ""))
@@ -263,7 +263,7 @@ class JobVerbs(Reach):
     async def _begin(self, body: bytes, scheduling: Class, *, follow: bool) -> Job:
         while True:
             connection = await self.connection()
-            lanes = scheduling is Class.BULK and connection.peer.kind != "memory"
+            lanes = can_bypass(connection, scheduling)
             request: Header = {"service": "jobs", "op": "start", "follow": follow, "lanes": lanes}
             channel = connection.open(request, scheduling)
             try:
@@ -281,10 +281,8 @@ class JobVerbs(Reach):
 
     def _started(self, channel: Channel, answer: Header, scheduling: Class, *, follow: bool) -> Job:
         job = Job(self, printable(str(answer.get("job", "")), limit=64), scheduling=scheduling)
-        job.state = str(answer.get("state", ""))
-        if follow:
-            job._first = channel  # noqa: SLF001  # the same room
-        else:
+        job.state, job._first = str(answer.get("state", "")), channel if follow else None  # noqa: SLF001  # the same room
+        if not follow:
             channel.end()
         return job
 

@@ -98,7 +98,9 @@ class JobsService:
         await self._send(channel, row, wanted)
 
     async def _send(self, channel: Channel, row: JobRow, wanted: Wanted) -> None:
-        lanes = self._lanes if requests.flag(channel.header, "lanes") else None
+        # A lost lane ends the stream; a job that is to end with its connection would take that for the loss of it.
+        may = requests.flag(channel.header, "lanes") and row.on_disconnect != "kill"
+        lanes = self._lanes if may else None
         await send_output(channel, self._roster, row, wanted, lanes)
 
     async def _input(self, channel: Channel) -> None:
