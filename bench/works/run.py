@@ -154,7 +154,7 @@ def _stall(bench: Bench, towline: Towline) -> None:
     helper = towline.client()
 
     def echoes() -> Sample:
-        words = ["run", "--on-disconnect", "kill", towline.alias, "--", "head", "-c", str(64 << 30), "/dev/zero"]
+        words = ["run", towline.alias, "--", "head", "-c", str(64 << 30), "/dev/zero"]
         flood = bench.processes.start([*tow_command(), *words], env=towline.env, stdout=subprocess.PIPE)
         assert flood.stdout is not None
         with open(os.devnull, "wb") as nothing:
@@ -164,7 +164,7 @@ def _stall(bench: Bench, towline: Towline) -> None:
             try:
                 answer = helper.ask(do="beats", count=bench.scale.count(500), pause=0.002)
             finally:
-                flood.kill()  # whoever says goodbye in order does not end the command
+                flood.kill()
                 flowing.join()
                 bench.processes.stop(flood)
                 helper.ask(do="forget_all")  # nobody will read it, and it counts against this person's share
