@@ -152,9 +152,8 @@ def _write(one: SmallFile | tuple[int, str, Content, int, int, bool]) -> tuple[i
 def _create(folder: int) -> tuple[int, str]:
     """A new file, and its name if it needs one."""
     if _CAN_NAME:
-        with contextlib.suppress(
-            OSError
-        ):  # not on this file system; or, if something is wrong, the next call says it
+        # What fails is not to be had on this file system; or something else is wrong, and the next call says it.
+        with contextlib.suppress(OSError):
             return os.open(".", _NAMELESS, 0o600, dir_fd=folder), ""
     fresh = _fresh()
     return os.open(fresh, _CREATE, 0o600, dir_fd=folder), fresh

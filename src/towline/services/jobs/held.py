@@ -57,6 +57,7 @@ class Held:
         self.house = house
         self.bytes = [0, 0, 0]
         self.told = 0  # of them, in the last word to the node
+        self.tell_at = 0.0  # when the next one may follow
         self.exit: tuple[int | None, int | None] | None = None  # (status, signal)
         self.written: dict[str, int] = {}  # per writer: bytes of input that the command's pipe has taken
         self.eof = False  # its input is ended

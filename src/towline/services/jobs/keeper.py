@@ -55,8 +55,7 @@ class Keeper:
         self._jobs: dict[str, Held] = {}
         self._links: set[Link] = set()
         self._node: Link | None = None
-        self._grown: dict[str, Held] = {}  # of which the node is to hear
-        self._grown_at = self._grown_pause = 0.0  # when it last did, and how long it hears nothing after that
+        self._grown: dict[str, asyncio.TimerHandle] = {}  # of which the node is to hear, and when
         self._orders: Link | None = None  # over which the node has commands started
         self._token = ""
         self._prepared: dict[str, dict[str, Any]] = {}  # what may be told to go
@@ -74,22 +73,16 @@ class Keeper:
 
     def grown(self, held: Held) -> None:
         """Tell the node: the first at once, what follows shortly after that together, however much there is."""
-        if self._node is None:
-            return
-        if not self._grown:
-            wait = self._grown_at + self._grown_pause - self.loop.time()
-            self.loop.call_later(max(wait, 0.0), self._tell_grown)
-        self._grown[held.id] = held
+        if self._node is not None and held.id not in self._grown:
+            wait = max(held.tell_at - self.loop.time(), 0.0)
+            self._grown[held.id] = self.loop.call_later(wait, self._tell_grown, held)
 
-    def _tell_grown(self) -> None:
-        grown, self._grown = self._grown, {}
-        self._grown_at, self._grown_pause = self.loop.time(), GROWN_SECONDS
-        for held in grown.values():
-            size, before = sum(held.bytes), held.told
-            held.told = size
-            if size - before >= FLOOD_BYTES:
-                self._grown_pause = FLOOD_SECONDS
-            self._say({"t": "grown", "job": held.id, "end": held.spool.next_seq, "bytes": size})
+    def _tell_grown(self, held: Held) -> None:
+        del self._grown[held.id]
+        size, before = sum(held.bytes), held.told
+        held.told = size
+        held.tell_at = self.loop.time() + (FLOOD_SECONDS if size - before >= FLOOD_BYTES else GROWN_SECONDS)
+        self._say({"t": "grown", "job": held.id, "end": held.spool.next_seq, "bytes": size})
 
     def input_moved(self, held: Held, writer: str) -> None:
         """Tell the node how far a writer's input has got."""
@@ -99,7 +92,8 @@ class Keeper:
     def ended(self, held: Held, ending: Header) -> None:
         """Its spool has the last word; the node hears it, too, if there is one."""
         self._jobs.pop(held.id, None)
-        self._grown.pop(held.id, None)
+        if (telling := self._grown.pop(held.id, None)) is not None:
+            telling.cancel()
         if self._started.pop(held.id, None) is not None and not self._started:  # its end says it, too
             self._forget_timer()
         self._elsewhere += held.spool.size
