@@ -163,13 +163,14 @@ def test_a_blocking_pipe_over_a_long_unix_path(tmp_path: Path) -> None:
     kit.run(talk(), "uvloop")
 
 
-def test_a_blocking_reader_wakes_up_when_another_thread_shuts_it_down(tls: Tls) -> None:
+@pytest.mark.parametrize("size", [10, 1_000_000])  # taken as it comes; waited for in one call
+def test_a_blocking_reader_wakes_up_when_another_thread_shuts_it_down(tls: Tls, size: int) -> None:
     async def talk() -> None:
         node = Recorder()
         server, address = await tcp.listen("127.0.0.1", 0, tls.node, lambda: node)
         pipe, certificate = await asyncio.to_thread(blocking.dial, address, tls.client, timeout=kit.DEADLINE)
         assert certificate
-        reading = asyncio.ensure_future(asyncio.to_thread(pipe.read_exactly, memoryview(bytearray(10))))
+        reading = asyncio.ensure_future(asyncio.to_thread(pipe.read_exactly, memoryview(bytearray(size))))
         await kit.until(lambda: node.is_connected, "connected")
         node.there.write([b"half"])
         pipe.shutdown()
@@ -188,5 +189,21 @@ def test_a_silent_peer_is_noticed_by_a_blocking_pipe() -> None:
         pipe.read_into(memoryview(bytearray(1)))
     with pytest.raises(ConnectionLost, match="no sign of life in time"):
         pipe.write([bytes(10_000_000)])
+    pipe.close()
+    right.close()
+
+
+@pytest.mark.parametrize("sent", [0, 1, 99_999])
+@pytest.mark.parametrize("closes", [True, False])
+def test_what_came_before_a_peer_fell_silent_or_left_counts(sent: int, closes: bool) -> None:
+    left, right = socket.socketpair()
+    pipe = blocking.BlockingPipe(left, None, timeout=0.05)
+    data = os.urandom(sent)
+    right.sendall(data)
+    if closes:
+        right.close()
+    buffer = bytearray(100_000)
+    assert pipe.read_exactly(memoryview(buffer)) == sent
+    assert buffer[:sent] == data
     pipe.close()
     right.close()

@@ -5,22 +5,26 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import struct
 from collections.abc import Sequence
 
 from towline.base.errors import ConnectionLost, Unreachable
 from towline.transports.interface import Buffer
 from towline.transports.streams import tune
 from towline.transports.tcp import split_address
-from towline.transports.tls import TlsPipe
+from towline.transports.tls import MOST_HELD, TlsPipe
 from towline.transports.unix import short_path
 
 _READ_SIZE = 256 * 1024
+_WORTH_WAITING = 32 * 1024  # below, what comes next is better taken along as far as it is there
+_TIMEVAL = struct.Struct("@ll")  # timeval(3type)
 
 
 class BlockingPipe:
     """Bytes over a socket. One thread reads or writes; `shutdown` may come from any thread and ends both.
 
-    A timeout (seconds) bounds each wait for the kernel, so that a dead peer is noticed.
+    A timeout (seconds) bounds each wait for the kernel, so that a dead peer is noticed. The kernel keeps it itself
+    (SO_RCVTIMEO, socket(7)): then there is no poll(2) before each call, and one call can wait for many bytes.
     """
 
     def __init__(self, sock: socket.socket, tls: TlsPipe | None, *, timeout: float) -> None:
@@ -28,27 +32,19 @@ class BlockingPipe:
         self._tls = tls
         self._buffer = memoryview(bytearray(_READ_SIZE))
         sock.setblocking(True)
-        sock.settimeout(timeout)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            sock.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(timeout), int(timeout % 1 * 1e6)))
 
     def read_into(self, target: memoryview) -> int:
         """At least one byte into `target`; 0 at the peer's close. Raises ConnectionLost."""
-        if self._tls is None:
-            return self._receive(target)
-        while True:
-            count = self._tls.read_into(target)
-            if count or self._tls.closed:
-                return count
-            arrived = self._receive(self._buffer)
-            if not arrived:
-                return 0
-            self._tls.feed(self._buffer[:arrived])
+        return self._read(target)
 
     def read_exactly(self, target: memoryview) -> int:
         """Fill `target`; returns how much of it was filled before the peer closed or the connection was lost."""
         filled = 0
         while filled < len(target):
             try:
-                count = self.read_into(target[filled:])
+                count = self._read(target[filled:], certain=len(target) - filled)
             except ConnectionLost:
                 count = 0
             if not count:
@@ -76,8 +72,24 @@ class BlockingPipe:
     def close(self) -> None:
         self._sock.close()
 
-    def _receive(self, target: memoryview) -> int:
+    def _read(self, target: memoryview, certain: int = 0) -> int:
+        """`certain`: so many bytes are still to come, whatever else does."""
+        if self._tls is None:
+            return self._receive(target, certain)
+        while True:
+            count = self._tls.read_into(target)
+            if count or self._tls.closed:
+                return count
+            arrived = self._receive(self._buffer, certain - MOST_HELD)
+            if not arrived:
+                return 0
+            self._tls.feed(self._buffer[:arrived])
+
+    def _receive(self, target: memoryview, certain: int) -> int:
+        """What is there; where much is certain to come, all of that: one call, and one change of threads."""
         try:
+            if certain > _WORTH_WAITING:
+                return self._sock.recv_into(target[:certain], 0, socket.MSG_WAITALL)
             return self._sock.recv_into(target)
         except OSError as error:
             raise ConnectionLost(f"The connection was lost: {_words(error)}.") from error
@@ -134,6 +146,6 @@ def _connect_unix(path: str, timeout: float) -> socket.socket:
 
 
 def _words(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError | BlockingIOError):
         return "no sign of life in time"
     return error.strerror or (os.strerror(error.errno) if error.errno else str(error))
