@@ -16,29 +16,35 @@ from bench.peers.asyncssh import AsyncSSH
 from bench.peers.base import Helper
 from bench.peers.openssh import OpenSSH
 from bench.peers.pumps import OutputPump
-from bench.peers.towline import Towline, tow_command
+from bench.peers.towline import Towline, TowlineOnDisk, tow_command
 from bench.processes import Failed, Finished, cpu_seconds, descendants, resident_kib
+from bench.works.space import big_file, touch_memory
 
 SUMMARY = "`true` on a live connection and from a fresh start; 1 GiB of output"
 TRUE = ["/bin/true"]
 
 
 def run(bench: Bench) -> None:
-    towline, ssh = bench.peer(Towline), bench.peer(OpenSSH)
-    _live(bench, towline, ssh)
+    towline, on_disk, ssh = bench.peer(Towline), bench.peer(TowlineOnDisk), bench.peer(OpenSSH)
+    _live(bench, towline, on_disk, ssh)
     _fresh(bench, towline, ssh)
-    _output(bench, towline, ssh)
+    _output(bench, towline, on_disk, ssh)
     if towline:
         _stall(bench, towline)
         _many(bench, towline)
 
 
-def _live(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
+def _live(bench: Bench, towline: Towline | None, on_disk: Towline | None, ssh: OpenSSH | None) -> None:
     times = bench.scale.count(100)
-    contenders, helper = [], None
-    if towline:
-        helper = towline.client()
-        contenders.append(Contender("towline", lambda: _ask_live(helper, times), "exit status kept by the node"))
+    contenders, helpers = [], []
+    for node, verifies in (
+        (towline, "start and exit status kept by the node"),
+        (on_disk, "the same, on a disk that is waited for"),
+    ):
+        if node:
+            helper = node.client()
+            helpers.append(helper)
+            contenders.append(Contender(node.name, partial(_ask_live, helper, times), verifies))
     if ssh:
         shared = ssh.shared()
         bench.processes.run(ssh.ssh("peer", "true", config=shared))
@@ -72,7 +78,7 @@ def _live(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
 
     contenders.append(Contender("local subprocess.run", local))
     bench.measure(Case("run", "true, live connection", "ms", LOWER, contenders, key="live"))
-    if helper:
+    for helper in helpers:
         helper.close()
     if asyncssh:
         bench.processes.stop(process)
@@ -103,21 +109,33 @@ def _fresh(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
     bench.measure(Case("run", "true, fresh start", "ms", LOWER, contenders, key="fresh"))
 
 
-def _output(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
-    size = bench.scale.bulk
-    words = ["head", "-c", str(size), "/dev/zero"]
-    contenders = []
+def _output(bench: Bench, towline: Towline | None, on_disk: Towline | None, ssh: OpenSSH | None) -> None:
+    os.makedirs(bench.path("target"), exist_ok=True)
+    size, words = bench.scale.bulk, ["cat", big_file(bench)]
+    touch_memory(bench, size)
+    contenders, helper = [], None
 
-    def add(name: str, command: Callable[[], Finished], servers: Callable[[], list[int]], verifies: str) -> None:
-        contenders.append(Contender(name, lambda: _printed(size, command, servers), verifies))
+    def add(
+        name: str,
+        command: Callable[[], Finished],
+        servers: Callable[[], list[int]],
+        verifies: str,
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        contenders.append(Contender(name, lambda: _printed(size, command, servers), verifies, before))
+
+    def add_node(node: Towline, verifies: str, before: Callable[[], None] | None = None) -> None:
+        def tow_run() -> Finished:
+            node.needs_verb("run")
+            return node.tow("run", node.alias, "--", *words, output=False)
+
+        add(node.name, tow_run, lambda: [node.pid, *node.keepers()], verifies, before)
 
     if towline:
-
-        def tow_run() -> Finished:
-            towline.needs_verb("run")
-            return towline.tow("run", towline.alias, "--", *words, output=False)
-
-        add("towline", tow_run, lambda: [towline.pid, *towline.keepers()], "kept on the node's disk until it is read")
+        helper = towline.client()
+        add_node(towline, "kept in files until it is forgotten", partial(_forget_all, helper))
+    if on_disk:
+        add_node(on_disk, "the same on a disk, and nothing is forgotten")
     if ssh:
         add("ssh (aes128-gcm)", lambda: bench.processes.run(ssh.ssh("peer", *words)), lambda: [ssh.pid], "")
     if pump := bench.peer(OutputPump):
@@ -132,6 +150,13 @@ def _output(bench: Bench, towline: Towline | None, ssh: OpenSSH | None) -> None:
         bench.measure(Case("run", f"{name} of output", "MB/s", HIGHER, contenders, key="output"))
     except Failed as error:
         bench.leave_out("run: output", str(error))
+    if helper:
+        helper.close()
+
+
+def _forget_all(helper: Helper) -> None:
+    """The last output, as the last target of a file goes."""
+    helper.ask(do="forget_all")
 
 
 def _printed(size: int, command: Callable[[], Finished], servers: Callable[[], list[int]]) -> Sample:
@@ -167,7 +192,7 @@ def _stall(bench: Bench, towline: Towline) -> None:
                 flood.kill()
                 flowing.join()
                 bench.processes.stop(flood)
-                helper.ask(do="forget_all")  # nobody will read it, and it counts against this person's share
+                _forget_all(helper)  # nobody will read it, and it counts against this person's share
         return Sample(answer["worst"], {"p50 ms": answer["p50"], "p99 ms": answer["p99"]})
 
     note = "echoes each 2 ms over another connection while a command prints as fast as it is read"
