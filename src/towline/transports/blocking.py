@@ -35,16 +35,12 @@ class BlockingPipe:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             sock.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(timeout), int(timeout % 1 * 1e6)))
 
-    def read_into(self, target: memoryview) -> int:
-        """At least one byte into `target`; 0 at the peer's close. Raises ConnectionLost."""
-        return self._read(target)
-
     def read_exactly(self, target: memoryview) -> int:
         """Fill `target`; returns how much of it was filled before the peer closed or the connection was lost."""
         filled = 0
         while filled < len(target):
             try:
-                count = self._read(target[filled:], certain=len(target) - filled)
+                count = self._read(target[filled:])
             except ConnectionLost:
                 count = 0
             if not count:
@@ -55,10 +51,8 @@ class BlockingPipe:
     def write(self, buffers: Sequence[Buffer]) -> None:
         """Send all of it. Raises ConnectionLost."""
         data = self._tls.encrypt(buffers) if self._tls is not None else b"".join(buffers)
-        left = memoryview(data)
         try:
-            while left:  # not sendall: its timeout would bound the whole, not the wait for progress
-                left = left[self._sock.send(left) :]
+            self._sock.sendall(data)  # the timeout is for each wait for progress, not for the whole
         except OSError as error:
             raise ConnectionLost(f"The connection was lost: {_words(error)}.") from error
 
@@ -72,21 +66,21 @@ class BlockingPipe:
     def close(self) -> None:
         self._sock.close()
 
-    def _read(self, target: memoryview, certain: int = 0) -> int:
-        """`certain`: so many bytes are still to come, whatever else does."""
+    def _read(self, target: memoryview) -> int:
+        """Some of what is to fill `target`; 0 at the peer's close. Raises ConnectionLost."""
         if self._tls is None:
-            return self._receive(target, certain)
+            return self._receive(target, len(target))
         while True:
             count = self._tls.read_into(target)
             if count or self._tls.closed:
                 return count
-            arrived = self._receive(self._buffer, certain - MOST_HELD)
+            arrived = self._receive(self._buffer, len(target) - MOST_HELD)
             if not arrived:
                 return 0
             self._tls.feed(self._buffer[:arrived])
 
     def _receive(self, target: memoryview, certain: int) -> int:
-        """What is there; where much is certain to come, all of that: one call, and one change of threads."""
+        """What is there; where much is certain to come still, all of that: one call, and one change of threads."""
         try:
             if certain > _WORTH_WAITING:
                 return self._sock.recv_into(target[:certain], 0, socket.MSG_WAITALL)

@@ -14,9 +14,7 @@ from towline.protocol.table import ALPN
 from towline.transports.interface import Buffer
 
 _RECORD = 16 * 1024  # RFC 8446, section 5.1: the most that one record carries
-MOST_HELD = (
-    _RECORD + 256 + 5
-)  # bytes from the wire that OpenSSL may have: a record that is not whole yet (section 5.2)
+MOST_HELD = _RECORD + 256 + 5  # bytes from the wire that may be inside: a record that is not whole yet (5.2)
 _LARGE = 4 * _RECORD  # from here on a copy of a body costs more than a record of its own for the frame's prefix
 
 
