@@ -135,7 +135,7 @@ def _output(bench: Bench, towline: Towline | None, on_disk: Towline | None, ssh:
         helper = towline.client()
         add_node(towline, "kept in files until it is forgotten", partial(_forget_all, helper))
     if on_disk:
-        add_node(on_disk, "the same on a disk, and nothing is forgotten")
+        add_node(on_disk, "the same on a disk; the node makes room when it must")
     if ssh:
         add("ssh (aes128-gcm)", lambda: bench.processes.run(ssh.ssh("peer", *words)), lambda: [ssh.pid], "")
     if pump := bench.peer(OutputPump):
