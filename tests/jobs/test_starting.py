@@ -48,10 +48,13 @@ class Node:
     def go(self, job: str) -> None:
         self.orders.say([({"t": "go", "job": job}, b"")])
 
-    async def hears(self, *types: str) -> list[Header]:
-        await until(lambda: [header["t"] for header in self.heard] == [*types], f"{types} of {self.heard}")
-        heard, self.heard = self.heard, []
-        return heard
+    async def hears(self, end: str) -> Header:
+        """What the keeper said last, of that type; before it, that the command has started, if that took a moment."""
+        await until(lambda: self.heard and self.heard[-1]["t"] == end, f"{end} after {self.heard}")
+        *before, last = self.heard
+        assert [header["t"] for header in before] in ([], ["started"])
+        self.heard = []
+        return last
 
     def close(self) -> None:
         self.orders.close()
@@ -62,10 +65,12 @@ def kept(folder: Path, work: Callable[[Keeper, Node], Awaitable[None]]) -> None:
     async def go() -> None:
         keeper, node = Keeper(str(folder), asyncio.get_running_loop()), Node()
         await node.connect(keeper)
-        before = os.listdir("/proc/self/fd")
-        await work(keeper, node)
-        assert len(os.listdir("/proc/self/fd")) <= len(before)
-        node.close()
+        try:
+            before = os.listdir("/proc/self/fd")
+            await work(keeper, node)
+            assert len(os.listdir("/proc/self/fd")) <= len(before)
+        finally:
+            node.close()
         await keeper.over.wait()  # it holds nothing
 
     run(go())
@@ -118,7 +123,7 @@ def test_a_node_that_ends_between_the_two_has_started_nothing(tmp_path: Path) ->
         await after.connect(keeper)  # takes over
         node.go("one")  # late, over a way that is none any more
         after.go("one")
-        (refused,) = await after.hears("refused")
+        refused = await after.hears("refused")
         assert refused["code"] == UnknownJob.code
         after.prepare("two", "sh", "-c", f"echo x > {tmp_path}/ran")
         await until(lambda: keeper._prepared)
