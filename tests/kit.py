@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import resource
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -43,8 +45,22 @@ def run(work: Coroutine[Any, Any, T], loop: str = "uvloop") -> T:
         async with asyncio.timeout(DEADLINE):
             return await work
 
-    with asyncio.Runner(loop_factory=factory) as runner:
+    runner = asyncio.Runner(loop_factory=factory)
+    try:
         return runner.run(bounded())
+    finally:
+        with nothing_left_open():
+            runner.close()
+
+
+@contextmanager
+def nothing_left_open() -> Iterator[None]:
+    """For the closing of a loop. uvloop warns of a transport that is still open, and closes it after that; where the
+    warning is an error it does not come to it, and waits for that transport for ever."""
+    with warnings.catch_warnings(record=True) as left:
+        warnings.simplefilter("always", ResourceWarning)
+        yield
+    assert not left, [str(each.message) for each in left]
 
 
 @contextmanager
@@ -72,6 +88,17 @@ async def round_of_the_loop() -> None:
     done: asyncio.Future[None] = loop.create_future()
     loop.call_later(0.001, lambda: done.done() or done.set_result(None))
     await done
+
+
+async def open_for_writing(fifo: Path | str) -> int:
+    """A descriptor of a FIFO, once somebody reads it. A thread in a blocking open(2) could not be called off."""
+    while True:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # nobody reads yet (fifo(7))
+                raise
+        await round_of_the_loop()
 
 
 async def finished(work: Awaitable[T], within: float = DEADLINE) -> T:

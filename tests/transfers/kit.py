@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.kit import DEADLINE, own_address, run
+from tests.kit import DEADLINE, nothing_left_open, own_address, run
 
 from towline.base.errors import TowlineError
 from towline.client.connect import connect
@@ -104,7 +104,8 @@ class Town:
         self._do(self.node.stop(drain=0))
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(DEADLINE)
-        self.loop.close()
+        with nothing_left_open():
+            self.loop.close()
         self._held.close()
 
     def home(self, person: str = "ann", can: str = "chat,read,write", *, folder: str = "") -> str:
