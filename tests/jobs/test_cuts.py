@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tests import kit
 from tests.jobs.kit import Place, alive, collect, gone, items
-from tests.kit import TOW, environment, events, finished, joined, run, serving, tow, until
+from tests.kit import TOW, environment, events, finished, joined, open_for_writing, run, serving, tow, until
 
 from towline.base.errors import JobLost, JobUnreachable, TimedOut
 from towline.client.connect import connect
@@ -185,15 +185,16 @@ def test_the_end_of_input_that_an_earlier_node_brought_is_known(own: Place) -> N
     run(go())
 
 
-def test_a_job_that_ends_while_there_is_no_node(own: Place, tmp_path: object) -> None:
+def test_a_job_that_ends_while_there_is_no_node(own: Place, tmp_path: Path) -> None:
     async def go() -> None:
         async with own.line() as line:
-            job = await line.start(["sh", "-c", f"echo start; read a <{tmp_path}/fifo; echo end; exit 4"])
+            job = await line.start(["sh", "-c", f"echo start; read a <{fifo}; echo end; exit 4"])
             other = await line.start(["sleep", "60"])
             await until(lambda: len(own.keepers()) == 1)
             own.node.signal(signal.SIGKILL)
             await asyncio.to_thread(own.node.wait)
-            await asyncio.to_thread(_write, f"{tmp_path}/fifo")
+            with os.fdopen(await open_for_writing(fifo), "w") as file:
+                file.write("\n")
             keeper = own.keepers()[0]
             assert alive(keeper)
             await asyncio.to_thread(own.restart)
@@ -204,11 +205,8 @@ def test_a_job_that_ends_while_there_is_no_node(own: Place, tmp_path: object) ->
             await other.signal("KILL")
             await other.close()
 
-    def _write(path: str) -> None:
-        with open(path, "w") as file:
-            file.write("\n")
-
-    os.mkfifo(f"{tmp_path}/fifo")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
     run(go())
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.kit import joined, run, serving, until
+from tests.kit import joined, open_for_writing, run, serving, until
 
 from towline.base.errors import LimitExceeded
 from towline.base.limits import Limit
@@ -50,7 +50,7 @@ async def holding_cat(folder: Path) -> AsyncIterator[tuple[Held, int]]:
         "stdin": True,
     }  # fmt: skip
     held = Held(house, SpoolWriter(str(folder / "spool"), 1 << 20, drop=False), spec)
-    descriptor = await asyncio.to_thread(os.open, go, os.O_WRONLY)
+    descriptor = await open_for_writing(go)
     try:
         yield held, descriptor
     finally:

@@ -6,13 +6,14 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from tests.jobs.kit import Made, collect, items
-from tests.kit import TOW, joined, run, running_node, serving, tow
+from tests.kit import DEADLINE, TOW, joined, run, running_node, serving, tow
 
 from towline.base.errors import LimitExceeded, UnknownJob
 from towline.base.limits import Limit
@@ -136,7 +137,9 @@ def test_output_on_its_way_into_the_books_while_they_are_read_is_counted(
 
             def kept_bytes(person: str | None = None) -> int:
                 found = read(person)
+                deadline = time.monotonic() + DEADLINE
                 while not late.is_set() and roster.live:  # its answer comes when the job has got there
+                    assert time.monotonic() < deadline
                     pause.wait(0.001)
                 late.set()
                 return found

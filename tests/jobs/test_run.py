@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import select
 from pathlib import Path
 
 import pytest
 from tests.jobs.kit import Made, Place, alive, collect, descriptors, gone, items
-from tests.kit import TOW, environment, joined, run, serving, until
+from tests.kit import DEADLINE, TOW, environment, joined, run, serving, until
 
 from towline.base.errors import (
     BadMessage,
@@ -313,7 +314,12 @@ def test_output_that_does_not_block_is_waited_for() -> None:
         writes = asyncio.ensure_future(write(writing, data))
         writes.add_done_callback(lambda _: os.close(writing))
         read = b""
-        while piece := await asyncio.to_thread(os.read, reading, 50_000):
+
+        def more() -> bytes:
+            assert select.select([reading], [], [], DEADLINE)[0], "the rest never comes"
+            return os.read(reading, 50_000)
+
+        while piece := await asyncio.to_thread(more):
             read += piece
         await writes
         assert read == data

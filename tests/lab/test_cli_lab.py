@@ -109,7 +109,8 @@ def test_a_recorded_command_ends_in_its_own_way_when_interrupted(tmp_path: Path)
     go_on = tmp_path / "go on"
     os.mkfifo(go_on)
     command = f"trap 'echo got it; read line < \"{go_on}\"; exit 7' INT; echo ready; while :; do read line; done"
-    tow_record = (sys.executable, "-m", "towline.cli.main", "lab", "record")
+    # Whoever runs us may ignore SIGINT, as a shell makes its background jobs do, and nobody can trap what is ignored.
+    tow_record = ("env", "--default-signal=INT", sys.executable, "-m", "towline.cli.main", "lab", "record")
     process = subprocess.Popen(
         [*tow_record, "--out", str(tmp_path / "x.tap"), "--", "sh", "-c", command],
         stdin=subprocess.PIPE,
@@ -128,9 +129,10 @@ def test_a_recorded_command_ends_in_its_own_way_when_interrupted(tmp_path: Path)
         assert process.stdout.readline() == "got it\n"
         go_on.write_text("\n")
         _, said = process.communicate(timeout=20)
-    finally:
-        process.kill()
-        process.wait()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)  # the command, too: without input it would turn for ever
+        process.communicate()
+        raise
     assert process.returncode == 7
     assert "Nothing was recorded" in said
 

@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 MAIN = (
     "import sys\nfrom towline.cli import lab_faults\nfrom towline.cli.output import Output, parser_for\n"
@@ -15,8 +17,13 @@ MAIN = (
 )
 
 
-def started(*options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", MAIN, *options], stdout=subprocess.PIPE, text=True)
+@contextmanager
+def started(*options: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen([sys.executable, "-c", MAIN, *options], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # when the test has failed: else its end would be waited for
 
 
 def test_json_events_from_listening_to_done() -> None:
