@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
-PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 .PHONY: help demo test check format soak fuzz docs bench clean
 
 help:                 ## list the verbs
@@ -29,7 +29,7 @@ format: $(VENV)/ready ## let ruff rewrite the layout
 	$(VENV)/bin/ruff check --fix .
 
 soak: $(VENV)/ready   ## the slow tests
-	$(PY) -m pytest -m soak --timeout=600
+	$(PY) -m pytest -m soak --timeout=600 -o faulthandler_timeout=1200
 
 fuzz: $(VENV)/ready   ## bytes and operations into the protocol's core, half a minute each
 	$(PY) -m fuzz.decoder --seconds 30
