@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from demo.acts.house import rough_line
+from demo.acts.house import PATIENT, rough_line
 from demo.screen import Check, Screen
 from demo.stage import DemoFailed, Event, Stage
 
@@ -18,7 +18,7 @@ _SCRIPT = f"for i in $(seq {_LINES}); do echo line $i; sleep 0.15; done; exit {_
 def play(stage: Stage, screen: Screen) -> list[Check]:
     proxy = rough_line(stage, screen, "laptop")
     screen.command(f"tow run home --shell '{_SCRIPT}'")
-    first = stage.start("run", "home", "--shell", _SCRIPT)
+    first = stage.start("run", "home", *PATIENT, "--shell", _SCRIPT)
     job, seen = "", 0
     for event in first.events():
         job = event["job"] if event["event"] == "started" else job
@@ -31,7 +31,7 @@ def play(stage: Stage, screen: Screen) -> list[Check]:
     screen.say(f"The client is killed (kill -9) after {seen} lines; the command goes on.", style="bold yellow")
 
     screen.command(f"tow attach home {job}")
-    second = stage.start("attach", "home", job)
+    second = stage.start("attach", "home", job, *PATIENT)
     output = "".join(_text(event) for event in second.events())
     status = second.process.wait()
     stage.end(proxy)

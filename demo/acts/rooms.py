@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demo.acts.house import rough_line
+from demo.acts.house import PATIENT, rough_line
 from demo.screen import Check, Screen
 from demo.stage import Stage
 
@@ -24,15 +24,15 @@ def play(stage: Stage, screen: Screen) -> list[Check]:
     code = stage.tow("invite", "bob", "--data", f"{stage.folder}/node", who="admin")
     stage.tow("join", "--as", "home", "-", who="bob", stdin=code)
     proxy = rough_line(stage, screen, "laptop", "bob")
-    stage.tow("rooms", "home", "lobby", "--make")
+    stage.tow("rooms", "home", "lobby", "--make", *PATIENT)
 
     screen.command("tow log home lobby --follow     (bob listens all the while)")
-    ear = stage.start("log", "home", "lobby", "--follow", who="bob")
+    ear = stage.start("log", "home", "lobby", "--follow", *PATIENT, who="bob")
     hearing = ear.events()
     for number, (who, text) in enumerate(_TALK):
         name = f"line-{number}"
         for _ in range(2 if text == _TWICE else 1):
-            stage.tow("say", "home", "lobby", text, "--id", name, who=who)
+            stage.tow("say", "home", "lobby", text, "--id", name, *PATIENT, who=who)
         for event in hearing:
             if event["event"] == "message" and event["id"] == name:
                 screen.say(f"{event['seq']:>3}  {event['from']}: {event['text']}")
