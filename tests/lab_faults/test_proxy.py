@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import hashlib
 import socket
+import struct
 import sys
 import threading
 import time
@@ -12,10 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from tests.kit import dead_port
+from tests.kit import dead_port, run, until
 
-from towline.base.errors import InUse, UsageError
-from towline.lab.faults import FaultScript, running
+from towline.base.errors import InUse, TimedOut, UsageError
+from towline.lab import faults
+from towline.lab.faults import FaultProxy, FaultScript, running
+from towline.lab.faults_link import Valve
 from towline.lab.faults_script import Step
 
 DEADLINE = 20.0
@@ -40,17 +45,18 @@ def server(handle: Callable[[socket.socket], None]) -> Iterator[str]:
                 client, _ = listener.accept()
             except OSError:
                 return
-            threads.append(threading.Thread(target=serve, args=(client,)))
+            threads.append(threading.Thread(target=serve, args=(client,), daemon=True))
             threads[-1].start()
 
-    acceptor = threading.Thread(target=accept)
+    acceptor = threading.Thread(target=accept, daemon=True)
     acceptor.start()
     try:
         yield "{}:{}".format(*listener.getsockname())
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        acceptor.join()
+        acceptor.join(DEADLINE)
+        assert not acceptor.is_alive()
         for thread in threads:
             thread.join(DEADLINE)
             assert not thread.is_alive()
@@ -66,6 +72,12 @@ def pour(size: int) -> Callable[[socket.socket], None]:
         client.sendall(bytes(size))
 
     return handle
+
+
+def pour_until_broken(client: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            client.sendall(bytes(100_000))
 
 
 def connect(address: str) -> socket.socket:
@@ -100,7 +112,7 @@ def test_without_faults_every_byte_passes_both_ways() -> None:
         sender = threading.Thread(target=lambda: (client.sendall(data), client.shutdown(socket.SHUT_WR)))
         sender.start()
         back = b"".join(iter(lambda: client.recv(1 << 20), b""))
-        sender.join()
+        sender.join(DEADLINE)
         assert back == data
         assert (proxy.stats.bytes_up, proxy.stats.bytes_down) == (len(data), len(data))
 
@@ -275,6 +287,140 @@ def test_a_used_port_is_refused_by_name() -> None:
 
 
 def test_addresses_are_checked() -> None:
-    for address in ("nowhere", "127.0.0.1:99999", ":80", "a:b"):
+    for address in ("nowhere", "127.0.0.1:99999", ":80", "a:b", "a..b:80", "a" * 64 + ":80", "a:" + "8" * 5000):
         with pytest.raises(UsageError), running(address):
             pass
+        with pytest.raises(UsageError), running("127.0.0.1:80", listen=address):
+            pass
+
+
+def test_a_client_that_resets_says_nothing_about_the_target() -> None:
+    told: list[str] = []
+    with server(echo) as to, running(to, on_event=lambda name, _: told.append(name)) as proxy:
+        with connect(proxy.address) as client:
+            client.sendall(b"x")
+            assert client.recv(1) == b"x"
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wait_until(lambda: proxy.live == 0)
+    assert told == ["listening"]
+
+
+def test_steps_at_the_very_beginning_are_performed() -> None:
+    told: list[str] = []
+    steps = ((0, Step("throttle", amount=10_000_000)), (0, Step("stall")), (0, Step("cut")))
+    with (
+        server(echo) as to,
+        running(to, script=FaultScript(at_bytes=steps), on_event=lambda name, _: told.append(name)) as proxy,
+    ):
+        wait_until(lambda: proxy.stats.cuts == 1)
+        with connect(proxy.address) as client:
+            client.sendall(b"x")
+            assert client.recv(1) == b"x"
+    assert told == ["listening", "changed", "stall", "cut"]
+
+
+def test_a_cut_falls_in_the_midst_of_a_stall() -> None:
+    script = FaultScript(at_seconds=((0.0, Step("stall", seconds=600)), (0.01, Step("cut"))))
+    with server(echo) as to, running(to, script=script) as proxy:
+        wait_until(lambda: proxy.stats.cuts == 1)
+        assert proxy.stats.stalls == 1
+
+
+def test_a_listener_that_fails_does_not_hold_up_the_bytes() -> None:
+    def told(name: str, fields: dict[str, object]) -> None:
+        if name == "cut":
+            raise RuntimeError("a listener's bug")
+
+    with server(echo) as to, running(to, script=FaultScript(cut_after=5), on_event=told) as proxy:
+        with connect(proxy.address) as client:
+            client.sendall(b"01234")
+            assert drained(client)[0] == 0
+        with connect(proxy.address) as client:
+            client.sendall(b"56789")
+            assert client.recv(5) == b"56789"
+
+
+def test_a_proxy_that_is_held_up_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+
+    def told(name: str, fields: dict[str, object]) -> None:
+        if name == "cut":
+            assert go_on.wait(DEADLINE)
+
+    with server(echo) as to, running(to, on_event=told) as proxy:
+        with monkeypatch.context() as shorter:
+            shorter.setattr(faults, "ANSWER_SECONDS", 0.05)
+            with pytest.raises(TimedOut):
+                proxy.cut()
+        go_on.set()
+        proxy.refuse(0)
+        assert proxy.stats.cuts == 1
+
+
+def test_the_end_takes_a_stall_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    def leave_in_a_stall() -> None:
+        with server(echo) as to, running(to) as proxy:
+            proxy.stall(600)
+            wait_until(lambda: proxy.stats.stalls == 1)
+
+    leave_in_a_stall()
+    gc.collect()
+    assert not caplog.records
+
+
+def test_the_end_takes_those_who_have_just_come() -> None:
+    async def conversation() -> None:
+        with server(echo) as to:
+            proxy = FaultProxy(to)
+            address = await proxy.start()
+            with connect(address) as client:
+                proxy._accept()  # their relay has not had its first turn
+                await proxy.close()
+                assert drained(client)[0] == 0
+            gc.collect()  # an unclosed socket would say so
+
+    run(conversation())
+
+
+def test_a_cancelled_wait_for_bytes_on_their_way_is_cancelled() -> None:
+    """Whatever the moment: close() waits for its tasks, and one that goes on may go on with an hour's stall."""
+
+    async def cancelled_after(turns: int) -> bool:
+        valve = Valve(FaultScript())
+        valve.took(1)
+        waiting = asyncio.ensure_future(valve.settled([]))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        valve.lost(1)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if waiting.done():
+            return True
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        return waiting.cancelled()
+
+    async def conversation() -> None:
+        for turns in range(6):
+            assert await cancelled_after(turns), turns
+
+    run(conversation(), "asyncio")
+
+
+def test_bytes_in_the_delay_line_of_a_broken_connection_are_given_back() -> None:
+    """Else the valve takes them for bytes on their way: later cuts fall early, and each waits in vain for them."""
+
+    def take_one_and_reset(client: socket.socket) -> None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.recv(1)
+
+    async def conversation(to: str) -> None:
+        async with FaultProxy(to, script=FaultScript(delay=0.001)) as proxy:
+            for _ in range(20):
+                with await asyncio.to_thread(connect, proxy.address) as client:
+                    await asyncio.to_thread(pour_until_broken, client)
+            await until(lambda: not proxy.live)
+            assert proxy.valve._in_flight == 0
+
+    with server(take_one_and_reset) as to:
+        run(conversation(to))

@@ -13,13 +13,14 @@ import errno
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from msgspec.structs import asdict
 
-from towline.base.errors import InUse, Unreachable, UsageError
+from towline.base.errors import InUse, TimedOut, TowlineError, Unreachable, UsageError
 from towline.lab.faults_link import DOWN, UP, Link, Valve, address_text, parse_address
 from towline.lab.faults_script import FaultScript, Step
 
@@ -27,6 +28,9 @@ __all__ = ["FaultProxy", "FaultScript", "FaultStats", "RunningProxy", "new_event
 
 Listener = Callable[[str, dict[str, object]], None]
 BACKLOG = 1024
+SHORTAGE_PAUSE = 0.1  # seconds until we ask again, when the process is out of descriptors
+ANSWER_SECONDS = 30.0  # what the proxy's thread is asked takes no time at all; later, something holds its loop up
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -92,6 +96,8 @@ class FaultProxy:
         self._accept_from_now()
         self.valve.on_due = self._on_due
         self._arm()
+        if self.valve.reached():  # a step at position 0 waits for no byte
+            self._on_due()
         self._spawn(self._timed())
         self._tell("listening", address=self.address, to=address_text(self.to), schedule=self.script.plan())
         return self.address
@@ -141,7 +147,7 @@ class FaultProxy:
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, *(link.ended for link in links), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _accept_from_now(self) -> None:
         # A second socket holds the port, so that it is still ours after the listening one was closed to refuse.
@@ -159,11 +165,38 @@ class FaultProxy:
         while self._listener is not None:
             try:
                 client, _ = self._listener.accept()
-            except OSError:  # nobody (more) is waiting, left again, or we are out of descriptors for now
+            except (BlockingIOError, ConnectionAbortedError):  # nobody (more) is waiting, or left again
                 return
-            client.setblocking(False)
+            except OSError:
+                self._accept_later(self._listener)
+                return
             self._connections += 1
-            self._spawn(self._relay(client))
+            self._take(client)
+
+    def _accept_later(self, listener: socket.socket) -> None:
+        """We are out of descriptors: somebody has to leave first. Whoever waits would wake us without end."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener)
+
+        def again() -> None:
+            if self._listener is listener:
+                loop.add_reader(listener, self._accept)
+
+        loop.call_later(SHORTAGE_PAUSE, again)
+
+    def _take(self, client: socket.socket) -> None:
+        # A link from the first moment on: a cut or our end takes those that are being made, too.
+        client.setblocking(False)
+        try:
+            target = socket.socket(socket.AF_INET6 if ":" in self.to[0] else socket.AF_INET, socket.SOCK_STREAM)
+        except OSError as error:
+            client.close()
+            self._tell("unreachable", reason=error.strerror or type(error).__name__)
+            return
+        target.setblocking(False)
+        link = Link(client, target, self.valve)
+        self._links.add(link)
+        self._spawn(self._relay(link))
 
     def _begin_refusal(self, seconds: float) -> None:
         self._refuse_from_now(seconds)
@@ -177,23 +210,23 @@ class FaultProxy:
     async def _refusing(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self._refusals -= 1
-        if not self._refusals and self._holder is not None:
-            self._accept_from_now()
-            self._tell("accepting")
+        while not self._refusals and self._holder is not None and self._listener is None:
+            try:
+                self._accept_from_now()
+            except TowlineError:  # out of descriptors, as above
+                await asyncio.sleep(SHORTAGE_PAUSE)
+            else:
+                self._tell("accepting")
 
-    async def _relay(self, client: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        family = socket.AF_INET6 if ":" in self.to[0] else socket.AF_INET
-        target = socket.socket(family, socket.SOCK_STREAM)
-        target.setblocking(False)
-        link = Link(client, target, self.valve)
-        self._links.add(link)  # before the connect: a cut takes those that are being made, too
+    async def _relay(self, link: Link) -> None:
         try:
-            await link.run(loop.sock_connect(target, self.to))
-        except ConnectionError as error:
-            if link in self._links:
-                self._tell("unreachable", reason=type(error).__name__)
+            await link.connect(self.to)
+            await link.relay()
+        except OSError as error:
+            self._tell("unreachable", reason=type(error).__name__)
+            link.close(reset=True)  # the client hears what we heard
         finally:
+            link.close(reset=False)
             self._links.discard(link)
 
     # --- the schedule ---
@@ -203,26 +236,29 @@ class FaultProxy:
         self.valve.next_at = at
 
     def _on_due(self) -> None:
+        self.valve.pending = True
         self._spawn(self._perform_due())
 
     async def _perform_due(self) -> None:
         with self.valve.held():
-            await self.valve.settled([link.target for link in self._links] + [link.client for link in self._links])
-            if not self.valve.reached():  # a connection died with bytes on their way: the position is not reached yet
+            try:
+                await self.valve.settled(
+                    [link.target for link in self._links] + [link.client for link in self._links]
+                )
+                # A connection may have died with bytes on their way: then the position is not reached yet.
+                while self._due is not None and self.valve.reached():
+                    step = self._due
+                    self._arm()
+                    await self._perform(step)
+            finally:
                 self.valve.pending = False
-                return
-            while self._due is not None and self.valve.reached():
-                step = self._due
-                self._arm()
-                await self._perform(step)
-            self.valve.pending = False
 
     async def _timed(self) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         for when, step in self.script.by_seconds():
             await asyncio.sleep(max(0.0, began + when - loop.time()))
-            await self._perform(step)
+            self._spawn(self._perform(step))  # a stall does not put off what is to happen in its midst
 
     async def _perform(self, step: Step) -> None:
         if step.do == "cut":
@@ -266,20 +302,27 @@ class RunningProxy:
         return self._proxy.live
 
     def cut(self) -> int:
-        """See `FaultProxy.cut`."""
-        return asyncio.run_coroutine_threadsafe(self._proxy.cut(), self._loop).result()
+        """See `FaultProxy.cut`. Raises TimedOut."""
+        return self._done(self._proxy.cut())
 
     def stall(self, seconds: float) -> None:
         """Begin a stall; returns at once."""
-        asyncio.run_coroutine_threadsafe(self._proxy.stall(seconds), self._loop)
+        self._loop.call_soon_threadsafe(lambda: self._proxy._spawn(self._proxy.stall(seconds)))  # noqa: SLF001  # the same room
 
     def refuse(self, seconds: float) -> None:
-        """Begin to refuse new connections; returns once they are refused."""
+        """Begin to refuse new connections; returns once they are refused. Raises TimedOut."""
 
         async def begin() -> None:
             self._proxy._begin_refusal(seconds)  # noqa: SLF001  # the same room
 
-        asyncio.run_coroutine_threadsafe(begin(), self._loop).result()
+        self._done(begin())
+
+    def _done(self, work: Coroutine[None, None, T]) -> T:
+        # Bounded: the loop may be busy with a listener that does not return, or be gone by now.
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result(ANSWER_SECONDS)
+        except TimeoutError:
+            raise TimedOut(f"The fault proxy has not answered within {ANSWER_SECONDS:g} s.") from None
 
 
 @contextlib.contextmanager
@@ -290,21 +333,38 @@ def running(
     listen: str = "127.0.0.1:0",
     on_event: Listener | None = None,
 ) -> Iterator[RunningProxy]:
-    """Run a `FaultProxy` on a thread for the length of a `with` block."""
+    """Run a `FaultProxy` on a thread for the length of a `with` block. Raises what `start` does, and TimedOut."""
     proxy = FaultProxy(to, listen=listen, script=script, on_event=on_event)
-    loop = new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="fault-proxy", daemon=True)
-    thread.start()
+    began: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+    ended: Future[None] = Future()
+    threading.Thread(target=_host, args=(proxy, began, ended), name="fault-proxy", daemon=True).start()
+    loop, stop = began.result(ANSWER_SECONDS)
     try:
-        asyncio.run_coroutine_threadsafe(proxy.start(), loop).result()
-        try:
-            yield RunningProxy(proxy, loop)
-        finally:
-            asyncio.run_coroutine_threadsafe(proxy.close(), loop).result()
+        yield RunningProxy(proxy, loop)
     finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        loop.call_soon_threadsafe(stop.set)
+        try:
+            ended.result(ANSWER_SECONDS)
+        except TimeoutError:
+            raise TimedOut(f"The fault proxy has not ended within {ANSWER_SECONDS:g} s.") from None
+
+
+def _host(
+    proxy: FaultProxy, began: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]], ended: Future[None]
+) -> None:
+    async def serve() -> None:
+        stop = asyncio.Event()
+        async with proxy:
+            began.set_result((asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:  # cancels what others have begun on this loop
+            runner.run(serve())
+    except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits
+        (ended if began.done() else began).set_exception(error)
+    else:
+        ended.set_result(None)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

@@ -13,7 +13,7 @@ import socket
 import struct
 import termios
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 
 from towline.base.errors import UsageError
 from towline.base.limits import KIB, MIB
@@ -86,7 +86,6 @@ class Valve:
         """`count` bytes were read and are on their way."""
         self._in_flight += count
         if self.next_at is not None and self.total + self._in_flight >= self.next_at and not self.pending:
-            self.pending = True
             self.on_due()
             self._open.clear()  # the due step's task holds the valve from its first turn on
 
@@ -112,7 +111,9 @@ class Valve:
         while self._in_flight and loop.time() < deadline:
             self._landed.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._landed.wait(), deadline - loop.time())
+                # Not wait_for: a cancellation that meets the landing is lost in it, and close() waits for a stall.
+                async with asyncio.timeout_at(deadline):
+                    await self._landed.wait()
         while any(map(_unsent, sockets)) and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.001)  # the kernel has no event for an empty send queue
 
@@ -137,32 +138,37 @@ class Link:
 
     def __init__(self, client: socket.socket, target: socket.socket, valve: Valve) -> None:
         self.client, self.target = client, target
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._valve = valve
         self._closed = False
         self._tasks: list[asyncio.Future[None]] = []
 
-    async def run(self, connecting: Awaitable[None]) -> None:
-        """Connect, then relay both ways until both ended or `close` was called. Raises ConnectionError."""
+    async def connect(self, to: tuple[str, int]) -> None:
+        """Reach the target, unless `close` is quicker. Raises OSError."""
+        for end in (self.client, self.target):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not self._closed:
+            await self._together(asyncio.get_running_loop().sock_connect(self.target, to))
+
+    async def relay(self) -> None:
+        """Both ways until both ended, one side broke, or `close` was called."""
+        if self._closed:
+            return
+        up, down = self._pump(self.client, self.target, UP), self._pump(self.target, self.client, DOWN)
         try:
-            for end in (self.client, self.target):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._tasks = [asyncio.ensure_future(connecting)]
+            await self._together(up, down)
+        except OSError:
+            self.close(reset=True)  # one side was reset: the other hears the same
+
+    async def _together(self, *parts: Coroutine[None, None, None]) -> None:
+        """All parts to their end, or none goes on. `close` ends them, too, and that is no error."""
+        self._tasks = [asyncio.ensure_future(part) for part in parts]
+        try:
             await asyncio.gather(*self._tasks)
-            pumps = [self._pump(self.client, self.target, UP), self._pump(self.target, self.client, DOWN)]
-            self._tasks = [asyncio.ensure_future(pump) for pump in pumps]
-            await asyncio.gather(*self._tasks)
-        except OSError as error:
-            if not self._closed:
-                self.close(reset=True)  # one side was reset or never there: the other hears the same
-                raise ConnectionError(*error.args) if not isinstance(error, ConnectionError) else error
-        except asyncio.CancelledError:
+        except (OSError, asyncio.CancelledError):
             if not self._closed:
                 raise
         finally:
-            self.close(reset=False)
-            if not self.ended.done():
-                self.ended.set_result(None)
+            await _over(self._tasks)
 
     def close(self, *, reset: bool) -> None:
         """Close both ends now."""
@@ -204,9 +210,10 @@ class Link:
         line: deque[tuple[float, bytes]] = deque()
         stirred = asyncio.Event()
         waiting = 0
+        over = False  # nobody delivers any more
 
         async def deliver() -> None:
-            nonlocal waiting
+            nonlocal waiting, over
             try:
                 while True:
                     while not line:
@@ -222,6 +229,7 @@ class Link:
                     waiting -= len(data)
                     stirred.set()
             finally:
+                over = True
                 self._valve.lost(sum(len(data) for _, data in line))
 
         async def collect() -> None:
@@ -233,6 +241,9 @@ class Link:
                     stirred.clear()
                     await stirred.wait()
                 count = await self._read(source, buffer, moved)
+                if over:
+                    self._valve.lost(count)
+                    return
                 waiting += count
                 moved += count
                 line.append((loop.time() + self._valve.delay, bytes(buffer[:count])))
@@ -240,7 +251,7 @@ class Link:
                 if count and self._valve.throttle:
                     await self._valve.paced(count)
 
-        halves = [asyncio.ensure_future(collect()), asyncio.ensure_future(deliver())]
+        halves = [asyncio.ensure_future(deliver()), asyncio.ensure_future(collect())]
         self._tasks.extend(halves)  # so that closing the link ends both
         await asyncio.gather(*halves)
 
@@ -280,6 +291,13 @@ class Link:
                 self._valve.lost(len(data) - sent)
 
 
+async def _over(tasks: Sequence[asyncio.Future[None]]) -> None:
+    """Cancel what is not over yet, and wait until it is: it gives back what it had taken from the valve."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
 async def _turn(valve: Valve) -> None:
     await asyncio.sleep(0)
     await valve.opened()
@@ -314,8 +332,12 @@ def _unsent(end: socket.socket) -> int:
 def parse_address(text: str) -> tuple[str, int]:
     """`HOST:PORT` or `[V6]:PORT`. Raises UsageError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
         raise UsageError(f"{text!r} is not an address; write HOST:PORT, for example 127.0.0.1:7440.")
+    try:
+        host.encode("idna")  # what every look-up does first
+    except UnicodeError:
+        raise UsageError(f"{host!r} cannot be the name of a host.") from None
     return host.strip("[]"), int(port)
 
 
