@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pty
+import resource
 import select
 import signal
 import socket
@@ -375,6 +376,43 @@ def test_a_reader_of_the_servers_output_may_leave() -> None:
                 client.send(b"x")
                 assert client.recv(10) == b"X"
         server.process.stdout = None
+
+
+def test_a_disk_that_is_full_of_the_servers_output_stops_no_client(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*TOW, "serve", "upper", "--unix", str(tmp_path / "s")],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.PIPE,
+        )
+    try:
+        assert process.stderr is not None
+        assert b"NO ENCRYPTION" in process.stderr.readline()  # it listens
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100, 100))
+        for _ in range(5):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(DEADLINE)
+                client.connect(str(tmp_path / "s"))
+                client.sendall(b"hello " * 10)
+                assert client.recv(100) == b"HELLO " * 10
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+        process.wait(DEADLINE)
+    assert errors == b"tow classic: The output cannot be written: File too large. It goes on without it.\n"
+
+
+def test_a_sink_that_takes_only_a_part_of_a_message_has_not_kept_it(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    with tow_serve("int32", "--tcp", ":0", "--sink", str(kept)) as server, server.connect() as client:
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (10, 10))
+        client.sendall(int32(5) + b"first" + int32(6) + b"second")
+        assert server.wait_for("collected")["bytes"] == 5
+        assert server.event()["message"].startswith("A message was not kept: ")
+        assert ended(client)
+    assert kept.read_bytes() == b"first\nseco"
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
-import sys
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 from towline.base.errors import DiskError, UsageError
 from towline.base.quantity import format_size, parse_duration, parse_size
@@ -24,7 +22,7 @@ from towline.classic.server import OnEvent, Peer, Server
 from towline.classic.shell import Rules, Shell
 from towline.classic.text import DEFAULT_TEMPLATE, Answering, reply_with, upper
 from towline.cli.classic import check_over
-from towline.cli.output import Output
+from towline.cli.output import Output, lasting
 from towline.services.files.tree import Root
 
 _WARNING = "NO ENCRYPTION: everybody on the way can read and change what is said."
@@ -103,8 +101,10 @@ def _sink(path: str | None, report: OnEvent, stack: contextlib.ExitStack) -> Sin
         raise DiskError(f"{path} cannot be written: {error.strerror}.") from None
 
     def write(peer: Peer, message: bytes) -> None:
+        line = memoryview(message + b"\n")
         try:
-            file.write(message + b"\n")
+            while line:
+                line = line[file.write(line) :]  # a disk that gets full takes a part of it and says nothing
         except OSError as error:
             raise DiskError(f"A message was not kept: {error.strerror}.") from None
         peer.say("collected", bytes=len(message))
@@ -117,15 +117,13 @@ class Reporter:
 
     def __init__(self, out: Output, warning: str = "") -> None:
         self._out = out
+        self._lasting = lasting("classic")
         self._warnings = [each for each in (_WARNING, warning) if each]
 
     def __call__(self, event: str, /, **fields: object) -> None:
-        """Print one event. When nobody reads our output any more (`| head -1`), the server goes on in silence."""
-        try:
+        """Print one event; the server goes on where that cannot be done."""
+        with self._lasting:
             self._print(event, fields)
-        except BrokenPipeError:
-            _let_go(sys.stdout)
-            _let_go(sys.stderr)
 
     def _print(self, event: str, fields: dict[str, Any]) -> None:
         self._out.event(event, **fields)
@@ -136,16 +134,6 @@ class Reporter:
         if not self._out.json:
             shown = _LINES.get(event, _plain)(fields)
             (self._out.note if event in {"error", "notice"} else self._out.line)(shown)
-
-
-def _let_go(stream: TextIO) -> None:
-    """Nobody reads it any more, if that is so: what it holds and what will be said there goes nowhere."""
-    try:
-        stream.flush()
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
 
 
 def _plain(fields: dict[str, Any]) -> str:

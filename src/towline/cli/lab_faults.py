@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from towline.base.errors import Exit, NotFound, UsageError
 from towline.base.quantity import format_count, format_duration, format_size, parse_duration, parse_size
@@ -57,16 +57,19 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Relay until SIGINT or SIGTERM."""
     from towline.lab.faults import FaultProxy, new_event_loop
 
-    proxy = FaultProxy(args.to, listen=args.listen, script=_script(args), on_event=_Told(out))
+    told = _Told(out)
+    proxy = FaultProxy(args.to, listen=args.listen, script=_script(args), on_event=told)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_relay(proxy))
     stats = proxy.stats
-    out.event(
-        "done", bytes_up=stats.bytes_up, bytes_down=stats.bytes_down, cuts=stats.cuts, connections=stats.connections
-    )
-    out.line(
-        f"done: {format_size(stats.bytes_up)} up, {format_size(stats.bytes_down)} down, "
-        f"{format_count(stats.cuts, 'cut')}, {format_count(stats.connections, 'connection')}"
+    told(
+        "done",
+        {
+            "bytes_up": stats.bytes_up,
+            "bytes_down": stats.bytes_down,
+            "cuts": stats.cuts,
+            "connections": stats.connections,
+        },
     )
     return Exit.OK
 
@@ -83,29 +86,38 @@ async def _relay(proxy: FaultProxy) -> None:
 
 
 class _Told:
-    """Prints what the proxy tells."""
+    """Prints what the proxy tells; the relay goes on where that cannot be done."""
 
     def __init__(self, out: Output) -> None:
-        self._out = out
+        from towline.cli.output import lasting
 
-    def __call__(self, name: str, fields: dict[str, object]) -> None:
-        self._out.event(name, **fields)
-        self._out.line(self._line(name, fields))
+        self._out = out
+        self._lasting = lasting("lab")
+
+    def __call__(self, name: str, fields: dict[str, Any]) -> None:
+        with self._lasting:
+            self._out.event(name, **fields)
+            self._out.line(self._line(name, fields))
 
     @staticmethod
-    def _line(name: str, fields: dict[str, object]) -> str:
+    def _line(name: str, fields: dict[str, Any]) -> str:
         if name == "listening":
-            schedule = fields["schedule"]
-            planned = [f"{step['do']} at {step['at']}" for step in schedule] if isinstance(schedule, list) else []
+            planned = [f"{step['do']} at {step['at']}" for step in fields["schedule"]]
             more = f"; planned: {', '.join(planned[:8])}" if planned else ""
             return f"listening on {fields['address']}, relaying to {fields['to']}{more}"
         if name == "cut":
-            connections = format_count(int(str(fields["connections"])), "connection")
-            return f"cut {fields['n']} after {fields['at']} bytes: {connections}"
+            return (
+                f"cut {fields['n']} after {fields['at']} bytes: {format_count(fields['connections'], 'connection')}"
+            )
         if "seconds" in fields and name in {"stall", "refusing"}:
-            return f"{name} for {format_duration(float(str(fields['seconds'])))}"
+            return f"{name} for {format_duration(fields['seconds'])}"
         if name == "unreachable":
             return f"the target cannot be reached ({fields['reason']})"
+        if name == "done":
+            return (
+                f"done: {format_size(fields['bytes_up'])} up, {format_size(fields['bytes_down'])} down, "
+                f"{format_count(fields['cuts'], 'cut')}, {format_count(fields['connections'], 'connection')}"
+            )
         return name if name == "accepting" else f"{name}: {fields}"
 
 

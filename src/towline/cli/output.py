@@ -6,6 +6,7 @@ The event schema is version 1: one JSON object a line, each with `"v": 1` and `"
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -28,6 +29,33 @@ class shown:  # noqa: N801  # reads as a statement: with shown():
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             raise DiskError(f"The output cannot be written: {error.strerror}.") from error
+
+
+class lasting:  # noqa: N801  # reads as a statement: with lasting(...):
+    """Context manager around what a server says: it serves on, whether or not that can be written.
+
+    When nobody reads any more (`| head -1`) it goes on in silence; that a disk is full is said once.
+    """
+
+    __slots__ = ("_said", "_verb")
+
+    def __init__(self, verb: str) -> None:
+        self._verb = verb
+        self._said = False
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, BrokenPipeError):
+            _let_go(sys.stdout)
+            _let_go(sys.stderr)
+            return True
+        if isinstance(error, DiskError) and not self._said:
+            self._said = True
+            with contextlib.suppress(OSError):
+                print(f"tow {self._verb}: {error.sentence} It goes on without it.", file=sys.stderr, flush=True)
+        return isinstance(error, DiskError)
 
 
 class Output:
@@ -100,6 +128,16 @@ class Output:
         sentence = printable(error.sentence)
         self.event("error", code=error.code, name=error.name, message=sentence, retryable=error.retryable, **fields)
         self.note(f"tow {verb}: {sentence}")
+
+
+def _let_go(stream: TextIO) -> None:
+    """Nobody reads it any more, if that is so: what it holds and what will be said there goes nowhere."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def parser_for(verb: str, document: str, summary: str) -> argparse.ArgumentParser:
