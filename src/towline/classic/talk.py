@@ -78,11 +78,16 @@ class Wire:
             self._checked(partial(self._sock.send, data))
             return
         view = memoryview(data)
+        until = time.monotonic() + self.timeout
         while view:
             try:
                 view = view[self._checked(partial(self._sock.send, view)) :]
+                until = time.monotonic() + self.timeout
             except BlockingIOError:
-                self._wait(selectors.EVENT_READ | selectors.EVENT_WRITE, "The server does not take what we send")
+                # Whatever it says meanwhile, be it the end of its half, is no sign that it reads.
+                heard = not self._ended and time.monotonic() < until
+                events = selectors.EVENT_WRITE | (selectors.EVENT_READ if heard else 0)
+                self._wait(events, "The server does not take what we send", until=until)
                 self._take_in()
 
     def read(self, limit: int = READ.value, *, within: float | None = None) -> bytes:
@@ -159,13 +164,21 @@ class Wire:
         raise DialectError
 
     def end_input(self) -> bytes:
-        """Half-close, then what is still coming until the server closes too or is quiet for a second."""
+        """Half-close, then what is still coming until the server closes too or is quiet for a second.
+
+        A server that goes on and on is heard for `timeout` seconds: it knows that we have ended.
+        """
         rest = bytearray()
         if self.datagrams:
             return b""
+        until = time.monotonic() + self.timeout
         try:
             self._sock.shutdown(socket.SHUT_WR)
-            while len(rest) < ANSWER.value and (piece := self.read(within=min(1.0, self.timeout))):
+            while (
+                len(rest) < ANSWER.value
+                and time.monotonic() < until
+                and (piece := self.read(within=min(1.0, self.timeout)))
+            ):
                 rest += piece
         except (OSError, TowlineError):
             pass  # all answers are in; how the server leaves is its own affair
@@ -207,10 +220,12 @@ class Wire:
         else:
             self._ended = True
 
-    def _wait(self, events: int, complaint: str, within: float | None = None) -> None:
+    def _wait(self, events: int, complaint: str, within: float | None = None, until: float | None = None) -> None:
+        """Until the socket is ready. Raises TimedOut after `within` seconds (or at the moment `until`)."""
         seconds = self.timeout if within is None else within
+        left = seconds if until is None else max(0.0, until - time.monotonic())
         self._selector.modify(self._sock, events)
-        if not self._selector.select(seconds):
+        if not self._selector.select(left):
             loss = "; UDP may lose a datagram either way" if self.datagrams else ""
             raise TimedOut(f"{complaint} within {seconds:g} s{loss}.")
 
