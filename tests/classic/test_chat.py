@@ -46,6 +46,20 @@ def test_turns_with_the_tutorials_client_until_q() -> None:
             served.events.wait("message", client=2, text="next")
 
 
+def test_an_operators_line_without_text_or_with_an_absurd_number() -> None:
+    operator = Operated()
+    with serving(operator) as served, served.connect() as client:
+        client.send(b"hello")
+        served.events.wait("message")
+        operator.says(served, "@1")
+        operator.says(served, "@1 ")
+        served.events.wait("notice", message="Nothing was sent: there is no text behind the number.")
+        absurd = "@" + "9" * 5000
+        operator.says(served, absurd)  # no number of a client: text like any other
+        assert received(client, len(absurd)) == absurd.encode()
+        assert [event["text"] for event in served.events.named("sent")] == [absurd]
+
+
 def test_the_operator_answers_any_and_ends_one() -> None:
     operator = Operated()
     with serving(operator) as served, served.connect() as one, served.connect() as two:

@@ -66,10 +66,10 @@ def test_big_endian_headers() -> None:
         assert received(client, 7) == b"\x00\x00\x00\x03hi\n"
 
 
-def answer_of(rules: Rules, command: bytes) -> str:
+def answer_of(rules: Rules, command: bytes, encoding: str = "utf-8") -> str:
     with serving(lambda events: Shell("shell-int32", rules)) as served, served.connect() as client:
         client.send(command)
-        return received(client, struct.unpack("i", received(client, 4))[0]).decode()
+        return received(client, struct.unpack("i", received(client, 4))[0]).decode(encoding)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,12 @@ def test_commands_and_answers_in_gbk() -> None:
     command = "echo 中文; echo 中文 | wc -m".encode("gbk")
     assert answer_of(Rules(encoding="gbk"), command).startswith("中文\n")
     assert "is not utf-8 text" in answer_of(OPEN, command)
+
+
+def test_what_we_say_ourselves_is_in_the_clients_encoding() -> None:
+    rules = Rules(encoding="gbk", allowed=frozenset({"目录"}))
+    assert "'删除' is not allowed" in answer_of(rules, "删除".encode("gbk"), "gbk")
+    assert "not run: 目录" in answer_of(rules, "目录".encode("gbk"), "gbk")
 
 
 @pytest.mark.parametrize("command", [b"  ", b"a\0b"])

@@ -49,7 +49,7 @@ def parse_address(over: Over, text: str) -> Address:
             raise UsageError("A Unix socket needs a path.")
         return Address(over, path=text)
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
         raise UsageError(f"{text!r} is not an address; write HOST:PORT, [::1]:PORT or :PORT.")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

@@ -72,6 +72,9 @@ class Chat:
         if not text:
             return
         number, text = self._addressed(text)
+        if not text:
+            self._on_event("notice", message="Nothing was sent: there is no text behind the number.")
+            return
         quitting = says_quit(text)
         everybody = number is None and self._room and not quitting
         if number is None:
@@ -89,7 +92,7 @@ class Chat:
 
     def _addressed(self, text: str) -> tuple[int | None, str]:
         head, _, rest = text.partition(" ")
-        if head.startswith("@") and head[1:].isascii() and head[1:].isdigit():
+        if head.startswith("@") and head[1:].isascii() and head[1:].isdigit() and len(head) < 20:
             return int(head[1:]), rest
         return None, text
 

@@ -67,11 +67,13 @@ class Ran:
     stderr: bytes = b""
     status: int | None = None
     remark: str = ""
+    encoding: str = "utf-8"
 
     @property
     def payload(self) -> bytes:
-        """stdout, then stderr, then the remark if there is one."""
-        return self.stdout + self.stderr + (f"[{self.remark}]\n".encode() if self.remark else b"")
+        """stdout, then stderr, then the remark if there is one: it is ours, so in the encoding that was asked for."""
+        remark = f"[{self.remark}]\n".encode(self.encoding, "replace") if self.remark else b""
+        return self.stdout + self.stderr + remark
 
 
 class Shell:
@@ -110,7 +112,8 @@ class Shell:
 
     async def _refuse(self, peer: Peer, command: str, sentence: str) -> None:
         peer.say("refused", code=DialectError.code, name="command-refused", message=sentence)
-        await peer.send(self._frame(command, Ran(remark=f"refused: {sentence}").payload))
+        ran = Ran(remark=f"refused: {sentence}", encoding=self._rules.encoding)
+        await peer.send(self._frame(command, ran.payload))
 
 
 async def run(argv: list[str], rules: Rules) -> Ran:
@@ -120,7 +123,7 @@ async def run(argv: list[str], rules: Rules) -> Ran:
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
     except OSError as error:
-        return Ran(remark=f"not run: {argv[0]}: {error.strerror}")
+        return Ran(remark=f"not run: {argv[0]}: {error.strerror}", encoding=rules.encoding)
     assert process.stdout is not None
     assert process.stderr is not None
     collected = _Collected(rules.output)
@@ -139,7 +142,7 @@ async def run(argv: list[str], rules: Rules) -> Ran:
         _end_group(process)
         for pipe in pipes:
             pipe.close()
-    ran = Ran(bytes(pipes[0].data), bytes(pipes[1].data))
+    ran = Ran(bytes(pipes[0].data), bytes(pipes[1].data), encoding=rules.encoding)
     if collected.full.is_set():
         ran.remark = f"cut: limit {OUTPUT.name} is {rules.output} {OUTPUT.unit} here; the command was stopped"
     elif not done:

@@ -86,6 +86,8 @@ def _rules(args: argparse.Namespace) -> Rules:
         if not allowed:
             raise UsageError("--allow names no command.")
     seconds = parse_duration(args.timeout) if args.timeout is not None else 10.0
+    if seconds <= 0:
+        raise UsageError("--timeout must be longer than nothing.")
     output = parse_size(args.max_output) if args.max_output is not None else OUTPUT.value
     return Rules(allowed=allowed, seconds=seconds, output=output, encoding=args.encoding)
 
