@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +13,8 @@ import signal
 import socket
 import struct
 import subprocess
+import termios
+import time
 from pathlib import Path
 from typing import Any
 
@@ -378,6 +381,25 @@ def test_a_reader_of_the_servers_output_may_leave() -> None:
                 client.send(b"x")
                 assert client.recv(10) == b"X"
         server.process.stdout = None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_server_whose_output_nobody_reads(number: signal.Signals) -> None:
+    def waiting(pipe: int) -> int:
+        return int(struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0])
+
+    with tow_serve("upper", "--tcp", ":0") as server, server.connect() as client:
+        server.wait_for("joined")
+        assert server.process.stdout is not None
+        pipe = server.process.stdout.fileno()
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+        client.sendall(b"x" * 20_000)  # an event that is longer than the pipe
+        deadline = time.monotonic() + DEADLINE
+        while waiting(pipe) < 4096:
+            assert time.monotonic() < deadline
+            os.sched_yield()
+        server.process.send_signal(number)
+        assert server.process.wait(DEADLINE) == 0
 
 
 def test_a_disk_that_is_full_of_the_servers_output_stops_no_client(tmp_path: Path) -> None:

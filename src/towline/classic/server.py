@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import signal
 import socket
 import stat
 from collections import OrderedDict
@@ -144,7 +143,7 @@ class DatagramPeer:
 
 
 class Server:
-    """One dialect on one address. `async with server.running() as address:` or `await server.run_until_signal()`."""
+    """One dialect on one address. `async with server.running() as address:`."""
 
     def __init__(
         self,
@@ -179,15 +178,6 @@ class Server:
             if self._address.over == "unix" and identity is not None and _identity(self._address.path) == identity:
                 os.unlink(self._address.path)
             self.on_event("stopped")
-
-    async def run_until_signal(self) -> None:
-        """Serve until SIGINT or SIGTERM, then end all conversations and return."""
-        loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        async with self.running():
-            await stop.wait()
 
     def forget(self, where: object, reason: str) -> None:
         """Drop one UDP address; used by `DatagramPeer.forget`."""

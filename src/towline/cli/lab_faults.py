@@ -75,14 +75,12 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _relay(proxy: FaultProxy) -> None:
-    import signal
+    from towline.cli.output import ended_by_signals
 
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    async with proxy:
-        await stop.wait()
+    with ended_by_signals(stop.set):
+        async with proxy:
+            await stop.wait()
 
 
 class _Told:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from towline.base.errors import DiskError, TowlineError
@@ -135,9 +136,40 @@ def _let_go(stream: TextIO) -> None:
     try:
         stream.flush()
     except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        _to_nowhere(stream)
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+@contextlib.contextmanager
+def ended_by_signals(end: Callable[[], None]) -> Iterator[None]:
+    """Within the block SIGINT and SIGTERM call `end` on the running loop, even while a write keeps it waiting.
+
+    The loop's own handlers would wait for that write, and so for ever where somebody holds the other end of the pipe
+    and does not read. What is full for a second longer is let go of.
+    """
+    import asyncio
+    import select
+    import signal
+
+    loop = asyncio.get_running_loop()
+
+    def on_signal(*_: object) -> None:
+        loop.call_soon_threadsafe(end)
+        for stream in (sys.stdout, sys.stderr):
+            if not select.select([], [stream], [], 1.0)[1]:
+                _to_nowhere(stream)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def parser_for(verb: str, document: str, summary: str) -> argparse.ArgumentParser:
