@@ -97,7 +97,7 @@ def serving(
             told.set()
             await stop.wait()
 
-    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()
     try:
         assert told.wait(DEADLINE)
@@ -130,7 +130,7 @@ def naive_server(handle: Callable[[socket.socket], None], clients: int = 1) -> I
             except BaseException as error:
                 problems.append(error)
 
-        thread = threading.Thread(target=loop)
+        thread = threading.Thread(target=loop, daemon=True)
         thread.start()
         try:
             yield parse_address("tcp", f"127.0.0.1:{listener.getsockname()[1]}")
@@ -154,7 +154,7 @@ def naive_udp_server(answer: Callable[[bytes], bytes | None], datagrams: int) ->
                 if said is not None:
                     sock.sendto(said, where)
 
-        thread = threading.Thread(target=loop)
+        thread = threading.Thread(target=loop, daemon=True)
         thread.start()
         try:
             yield parse_address("udp", f"127.0.0.1:{sock.getsockname()[1]}")

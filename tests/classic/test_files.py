@@ -459,7 +459,7 @@ def crowd(address: Any, clients: int, name: str, digest: str) -> list[bool]:
     import threading
 
     exact: list[bool] = []
-    together = threading.Barrier(clients)
+    together = threading.Barrier(clients, timeout=240)
 
     def one() -> None:
         family, where = address.resolved()
@@ -475,7 +475,7 @@ def crowd(address: Any, clients: int, name: str, digest: str) -> list[bool]:
                 left -= len(data)
             exact.append(left == 0 and ours.hexdigest() == header["md5"] == digest)
 
-    threads = [threading.Thread(target=one) for _ in range(clients)]
+    threads = [threading.Thread(target=one, daemon=True) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:

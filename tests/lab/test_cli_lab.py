@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from towline.base.errors import DiskError, Exit, NotFound
+from towline.base.errors import DiskError, ExhibitFailed, Exit, NotFound
 from towline.cli.main import main
 from towline.lab.exhibits import NAMES
 
@@ -172,3 +173,36 @@ def test_a_terminal_without_utf8_gets_an_answer_all_the_same() -> None:
     assert done.returncode == 0
     assert b"sticky-send" in done.stdout
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("arguments", [["sticky-send", "--code"], ["all"]])
+def test_output_that_cannot_be_written_is_no_bug(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "towline.cli.main", "lab", *arguments]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == DiskError.exit_status
+    assert set(done.stderr.partition(b": ")[2].splitlines()[:1]) == {
+        b"The output cannot be written: No space left on device."
+    }
+
+
+def test_a_reader_who_leaves_is_told_from_a_failure() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = [sys.executable, "-m", "towline.cli.main", "lab", "sticky-send"]
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, timeout=60)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_a_machine_that_does_not_let_an_exhibit_run_is_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_network(recorder: object) -> None:
+        raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+    monkeypatch.setattr("towline.lab.exhibits.sticky_send.run", no_network)
+    assert main(["lab", "sticky-send"]) == ExhibitFailed.exit_status
+    assert capsys.readouterr().err == "tow lab: This machine does not let it run: Network is unreachable.\n"

@@ -138,18 +138,20 @@ def _all(args: argparse.Namespace, out: Output, lang: str) -> int:
 def _one(name: str, svg: str | None, args: argparse.Namespace, out: Output, lang: str) -> None:
     from towline.lab.exhibit import exhibit, play, source
 
-    shown = exhibit(name)
+    exhibit(name)  # NotFound before anything else is made
     screen = None if out.json else _screen()
     recording, verdict = play(name)
     if screen is None:
         _events(out, recording, verdict, lang, source(name) if args.code else "")
     else:
+        from towline.cli.output import shown
         from towline.lab import terminal
 
-        terminal.paint(screen, shown, recording, lang)
-        terminal.paint_verdict(screen, verdict, lang)
-        if args.code:
-            terminal.paint_code(screen, source(name), lang)
+        with shown():
+            terminal.paint(screen, exhibit(name), recording, lang)
+            terminal.paint_verdict(screen, verdict, lang)
+            if args.code:
+                terminal.paint_code(screen, source(name), lang)
     if svg:
         _write_svg(svg, recording, lang)
         out.event("svg", name=name, path=svg)

@@ -41,9 +41,11 @@ def run(args: argparse.Namespace, out: Output) -> int:
         for event in scene.events:
             out.event("call", scene=scene.name, **event_to_json(event))
     if not out.json:
+        from towline.cli.output import shown
         from towline.lab import terminal
 
-        terminal.paint_scenes(terminal.console(sys.stdout), recording, lang)
+        with shown():
+            terminal.paint_scenes(terminal.console(sys.stdout), recording, lang)
     if args.svg:
         from towline.lab import svg
 

@@ -44,8 +44,11 @@ def play(name: str) -> tuple[Recording, Text]:
     """Run an exhibit on real sockets: its recording and what it proves. Raises ExhibitFailed, NotFound,
     TimedOut."""
     shown = exhibit(name)
-    with Recorder(name) as recorder:
-        recording = shown.run(recorder)
+    try:
+        with Recorder(name) as recorder:
+            recording = shown.run(recorder)
+    except OSError as error:  # no network at all, no descriptor left: the errors that are shown have been caught
+        raise ExhibitFailed(f"This machine does not let it run: {error.strerror or error}.") from error
     return recording, shown.verdict(recording)
 
 

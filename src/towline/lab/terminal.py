@@ -39,11 +39,19 @@ _WORDS: dict[str, Text] = {
 }
 
 
+class _Screen(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # Rich would end the process by itself, with a status that says something else
+
+
 def console(file: TextIO | None = None, *, width: int | None = None) -> Console:
-    """A console on `file` (default: standard output) that is never wider than is good to read."""
-    made = Console(file=file, highlight=False, width=width, soft_wrap=False)
+    """A console on `file` (default: standard output) that is never wider than is good to read.
+
+    Printing on it raises OSError where that cannot be done, BrokenPipeError where the reader has left.
+    """
+    made = _Screen(file=file, highlight=False, width=width, soft_wrap=False)
     if width is None and made.width > _WIDEST:
-        made = Console(file=file, highlight=False, width=_WIDEST)
+        made = _Screen(file=file, highlight=False, width=_WIDEST)
     return made
 
 
