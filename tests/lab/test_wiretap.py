@@ -252,6 +252,16 @@ def test_a_recording_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert [event["event"] for event in events[:2]] == ["scene", "call"]
 
 
+def test_a_recording_that_ends_in_the_middle_of_a_line_is_shown_up_to_there(tmp_path: Path) -> None:
+    """A node's may be looked at while it grows, and one of a command that was killed has all that was written."""
+    path = tmp_path / "x.tap"
+    lines = [json.dumps(each) + "\n" for each in ({"v": 1, "event": "tap", "payload": False}, *tap_of(payload=False))]
+    path.write_text("".join(lines[:-1]))
+    whole = tapped.load(str(path))
+    path.write_text("".join(lines[:-1]) + lines[-1][:20])
+    assert tapped.load(str(path)) == whole
+
+
 def test_a_command_without_connections_records_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "x.tap"
     status = main(["lab", "record", "--out", str(out), "--", sys.executable, "-c", "raise SystemExit(7)"])

@@ -29,12 +29,22 @@ def load(path: str) -> Recording:
     except UnicodeDecodeError:
         raise UsageError(f"{printable(path)} is no recording of a tap.") from None
     try:
-        events = [json.loads(line) for line in text.splitlines()]
+        events = _events(text)
         if not events or events[0].get("event") != "tap":
             raise ValueError("no tap")
         return recording(events, name="tap")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise UsageError(f"{printable(path)} is no recording of a tap.") from None
+
+
+def _events(text: str) -> list[Any]:
+    *whole, last = text.split("\n")
+    events = [json.loads(line) for line in whole]
+    try:
+        events += [json.loads(last)] if last else []
+    except json.JSONDecodeError:  # its writer is still at it, or was killed in the middle of a line
+        pass
+    return events
 
 
 def recording(events: Iterable[Mapping[str, Any]], *, name: str) -> Recording:
