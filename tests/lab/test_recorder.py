@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys  # noqa: F401 - a skip condition names it
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,26 @@ def test_an_error_is_noted_by_name_and_raised_again() -> None:
         noted = recorder.recording().scenes[0].calls("recv")
     assert [event.error for event in noted] == ["EAGAIN", "ValueError"]
     assert [event.returned for event in noted] == [None, None]
+
+
+def test_a_call_that_ctrl_c_ended_is_not_noted_and_the_interruption_goes_on() -> None:
+    class Interrupted:
+        def __init__(self, sock: socket.socket) -> None:
+            self._sock = sock
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._sock, name)
+
+        def recv(self, size: int) -> bytes:
+            raise KeyboardInterrupt
+
+    with Recorder("test") as recorder:
+        scene(recorder)
+        _, server = recorder.pair()
+        server.sock = Interrupted(server.sock)  # type: ignore[assignment]
+        with pytest.raises(KeyboardInterrupt):
+            server.recv(10)
+        assert not recorder.recording().scenes[0].calls("recv")
 
 
 def test_bytes_sent_before_accept_belong_to_the_same_flow() -> None:

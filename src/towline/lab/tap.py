@@ -171,31 +171,32 @@ class Tap:
 
     def _call(self, name: str, action: Callable[[], Any], *, late: bool = False, **known: Any) -> Any:
         began = self.recorder.clock()
-        result: Any = None
-        failure = ""
         try:
             result = action()
         except (OSError, ValueError) as error:  # ValueError: an argument that Python itself refuses
             failure = errno.errorcode.get(getattr(error, "errno", None) or 0, type(error).__name__)
+            self._note(name, began, late, failure, known)
             raise
-        finally:
-            ended = self.recorder.clock()
-            if failure or name in {"bind", "listen", "connect", "accept", "setsockopt", "shutdown", "close"}:
-                known.setdefault("returned", None)
-            else:
-                self._measure(known, result)
-            self.recorder.note(
-                Event(
-                    at=ended if late else began,
-                    who=self.who,
-                    call=name,
-                    took=ended - began,
-                    error=failure,
-                    kernel=kernel.observe(self.sock) if self.sock.fileno() >= 0 else Kernel(state=""),
-                    **known,
-                )
-            )
+        # Not in a `finally`: a call that Ctrl-C ended has returned nothing that could be noted.
+        if name not in {"bind", "listen", "connect", "accept", "setsockopt", "shutdown", "close"}:
+            self._measure(known, result)
+        self._note(name, began, late, "", known)
         return result
+
+    def _note(self, name: str, began: float, late: bool, failure: str, known: dict[str, Any]) -> None:
+        ended = self.recorder.clock()
+        known.setdefault("returned", None)
+        self.recorder.note(
+            Event(
+                at=ended if late else began,
+                who=self.who,
+                call=name,
+                took=ended - began,
+                error=failure,
+                kernel=kernel.observe(self.sock) if self.sock.fileno() >= 0 else Kernel(state=""),
+                **known,
+            )
+        )
 
     def _measure(self, known: dict[str, Any], result: Any) -> None:
         if isinstance(result, tuple):  # received
