@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import pty
 import socket
 from typing import Any
 
@@ -12,7 +14,7 @@ from towline.base.errors import ClosedEarly
 from towline.classic.chat import Chat, listen_to_operator, says_quit
 from towline.classic.chat_client import ChatTalker
 
-from .kit import Events, Served, ended, naive_server, naive_udp_server, received, serving, wire_to
+from .kit import DEADLINE, Events, Served, ended, naive_server, naive_udp_server, received, serving, wire_to
 
 
 class Operated:
@@ -143,8 +145,6 @@ def test_says_quit() -> None:
 
 
 def test_the_operators_lines_come_from_a_pipe_to_its_end() -> None:
-    import asyncio
-
     read, write = os.pipe()
     os.write(write, b"one\nt")
     os.write(write, "wo\n最后".encode())
@@ -165,6 +165,30 @@ def test_the_operators_lines_come_from_a_pipe_to_its_end() -> None:
 
     assert asyncio.run(main()) == ["one", "two", "最后"]
     os.close(read)
+
+
+def test_the_operator_may_type_at_a_terminal_that_is_not_our_own() -> None:
+    master, terminal = pty.openpty()  # as under setsid, or in a container
+    lines: list[str] = []
+
+    async def main() -> None:
+        typed = asyncio.Event()
+
+        def take(line: str) -> None:
+            lines.append(line)
+            typed.set()
+
+        listen_to_operator(terminal, take)
+        os.write(master, b"hello\n")
+        async with asyncio.timeout(DEADLINE):
+            await typed.wait()
+
+    try:
+        asyncio.run(main())
+    finally:
+        os.close(master)  # ends the thread that reads
+        os.close(terminal)
+    assert lines == ["hello"]
 
 
 class Person:

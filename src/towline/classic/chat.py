@@ -190,8 +190,8 @@ def listen_to_operator(descriptor: int, on_line: Callable[[str], None]) -> None:
     A thread reads, because epoll takes no regular files; os.read, because a thread that dies inside Python's own
     stdin at exit takes the whole process with it.
     """
-    if os.isatty(descriptor) and os.tcgetpgrp(descriptor) != os.getpgrp():
-        return  # in the background: a read from the terminal would stop the server
+    if _would_stop(descriptor):
+        return
     loop = asyncio.get_running_loop()
 
     def pump() -> None:
@@ -204,6 +204,14 @@ def listen_to_operator(descriptor: int, on_line: Callable[[str], None]) -> None:
             _call(loop, on_line, held)
 
     threading.Thread(target=pump, name="operator", daemon=True).start()
+
+
+def _would_stop(descriptor: int) -> bool:
+    """Whether a read would stop us: by SIGTTIN, as it does to those who are in the background of their terminal."""
+    try:
+        return os.isatty(descriptor) and os.tcgetpgrp(descriptor) != os.getpgrp()
+    except OSError:  # a terminal that is not the one we belong to: it has no background for us
+        return False
 
 
 def _read(descriptor: int) -> bytes:
