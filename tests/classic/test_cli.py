@@ -154,6 +154,15 @@ def test_udp_served_and_talked() -> None:
         assert answers == ["A", "", "B"]
 
 
+def test_an_acknowledgement_is_the_bytes_that_were_typed() -> None:
+    typed = os.fsdecode(b"\xba\xc3")  # a word in GBK
+    with tow_serve("ask", "--tcp", ":0", "--ack", typed) as server:
+        with server.connect() as client:
+            client.sendall(b"5")
+            assert client.recv(100) == b"\xba\xc3"
+        assert tow("talk", "ask", server.address, "--ack", typed, stdin=b"hello\n").stdout == b"HELLO\n"
+
+
 def test_a_sink_prints_or_keeps(tmp_path: Path) -> None:
     with tow_serve("int32", "--tcp", ":0", "--sink") as server:
         assert tow("talk", "int32", server.address, "--no-answer", stdin=b"one\ntwo\n").returncode == 0

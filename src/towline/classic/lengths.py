@@ -78,7 +78,7 @@ class Ask:
     """The server of `ask`."""
 
     def __init__(self, ack: str = DEFAULT_ACK, sink: Sink | None = None) -> None:
-        self._ack = ack.encode()
+        self._ack = ack.encode("utf-8", "surrogateescape")  # bytes of a command line that are no UTF-8 are meant
         self._sink = sink
         self._memory = _Memory()
 
@@ -142,7 +142,7 @@ class AskTalker(Talker):
     empty_allowed: ClassVar[bool] = True
 
     def __init__(self, ack: str = DEFAULT_ACK, *, answered: bool = True) -> None:
-        self._ack = ack.encode()
+        self._ack = ack.encode("utf-8", "surrogateescape")  # bytes of a command line that are no UTF-8 are meant
         self._answered = answered
 
     def exchange(self, wire: Wire, message: bytes) -> bytes:
