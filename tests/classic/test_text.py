@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import struct
@@ -11,9 +12,10 @@ import pytest
 from towline.base.errors import ClosedEarly, TimedOut, Unreachable
 from towline.base.limits import Limit
 from towline.classic.address import parse_address
+from towline.classic.server import Server
 from towline.classic.text import DEFAULT_TEMPLATE, Answering, ReplyTalker, UpperTalker, reply_with, upper
 
-from .kit import naive_server, naive_udp_server, received, reset, serving, wire_to
+from .kit import DEADLINE, Events, naive_server, naive_udp_server, received, reset, serving, wire_to
 
 
 def test_upper_serves_the_tutorials_client() -> None:
@@ -24,6 +26,20 @@ def test_upper_serves_the_tutorials_client() -> None:
                 client.send(text.encode("utf-8"))
                 assert client.recv(1024) == text.encode("utf-8").upper()
         served.events.wait("left", client=1, reason="closed")
+
+
+def test_a_client_that_comes_as_the_server_ends_is_closed() -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with ours:
+            ours.settimeout(DEADLINE)
+            server = Server(parse_address("tcp", "127.0.0.1:0"), Answering(upper), on_event=Events())
+            async with server.running():
+                server._take(theirs, "")  # its task has not had its first turn when the end comes
+            assert theirs.fileno() == -1
+            assert ours.recv(1) == b""
+
+    asyncio.run(main())
 
 
 def test_upper_serves_many_at_once_and_survives_those_that_vanish() -> None:

@@ -186,10 +186,11 @@ class Server:
             self._dialect.gone(peer)
             self.on_event("left", client=peer.number, peer=peer.label, reason=reason)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -215,26 +216,29 @@ class Server:
                 self.on_event("error", name="accept", message=f"A client could not be accepted: {error.strerror}.")
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
-            self._clients += 1
-            number = self._clients
-            label = endpoint_text(where) or f"unix#{number}"
-            if len(self._tasks) > CLIENTS.value:
-                busy = Busy(f"Limit {CLIENTS.name} is {CLIENTS.value} {CLIENTS.unit}.")
-                self.on_event("refused", client=number, peer=label, name=busy.name, message=busy.sentence)
-                sock.close()
-                continue
-            self._start(self._serve_client(sock, number, label))
+            self._take(sock, where)
+
+    def _take(self, sock: socket.socket, where: Any) -> None:
+        self._clients += 1
+        number = self._clients
+        label = endpoint_text(where) or f"unix#{number}"
+        if len(self._tasks) > CLIENTS.value:
+            busy = Busy(f"Limit {CLIENTS.name} is {CLIENTS.value} {CLIENTS.unit}.")
+            self.on_event("refused", client=number, peer=label, name=busy.name, message=busy.sentence)
+            sock.close()
+            return
+        task = self._start(self._serve_client(sock, number, label))
+        task.add_done_callback(lambda _: sock.close())  # also of one that was ended before its first turn
 
     async def _serve_client(self, sock: socket.socket, number: int, label: str) -> None:
-        with sock:
-            _watch_for_half_open(sock)
-            peer = Peer(sock, number, label, self.on_event)
-            reason = "stopped"
-            self.on_event("joined", client=number, peer=label)
-            try:
-                reason = await self._serve_peer(peer)
-            finally:
-                self.on_event("left", client=number, peer=label, reason=reason)
+        _watch_for_half_open(sock)
+        peer = Peer(sock, number, label, self.on_event)
+        reason = "stopped"
+        self.on_event("joined", client=number, peer=label)
+        try:
+            reason = await self._serve_peer(peer)
+        finally:
+            self.on_event("left", client=number, peer=label, reason=reason)
 
     async def _serve_peer(self, peer: Peer) -> str:
         """Why the conversation ended, in one word or two."""
