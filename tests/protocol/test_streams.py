@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 
 from towline.base.errors import (
@@ -426,6 +428,35 @@ def test_a_stream_counts_until_it_is_released() -> None:
     talk.does(lambda s: s.release(talk.stream))
     talk.hears(opening(103)).says()
     assert talk.stream.id == 103
+
+
+class _Owner:
+    """What a driver hangs on a stream: with it what nobody has read."""
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["without credit", "never asked what goes out"])
+@pytest.mark.parametrize("by_peer", [True, False], ids=["reset by the peer", "reset by us"])
+def test_a_stream_that_is_over_is_kept_by_nobody(asked: bool, by_peer: bool) -> None:
+    """A peer that returns no credit, or does not read, would else make us keep every stream that it ever opened."""
+    node = opened_pair(client_limits=SMALL)[1]
+    owners = []
+    for number in (1, 3, 5):
+        [opened] = node.receive(encode(opening(number)), 1.0)
+        assert isinstance(opened, ev.StreamOpened)
+        opened.stream.user = owner = _Owner()
+        owners.append(weakref.ref(owner))
+        node.accept(opened.stream)
+        node.send(opened.stream, bytes(2 * SMALL.connection_window))
+        if asked:
+            taken(node)
+        if by_peer:
+            node.receive(encode(Frame(Kind.RESET, 0, number, FAULT)), 1.0)
+        else:
+            node.reset(opened.stream)
+        node.release(opened.stream)
+    del opened, owner
+    assert [each() for each in owners] == [None, None, None]
+    assert not node.streams
 
 
 def test_open_respects_the_other_sides_budget() -> None:

@@ -59,6 +59,8 @@ class Scheduler:
         self._control.clear()
         self._starved.clear()
         for ring in self._rings.values():
+            for stream in ring:
+                stream.scheduled = False
             ring.clear()
         self.pending = False
 
@@ -67,6 +69,13 @@ class Scheduler:
         if not stream.scheduled and stream.has_output:
             stream.scheduled = self.pending = True
             self._rings[stream.scheduling].append(stream)
+
+    def forget(self, stream: Stream) -> None:
+        """`stream` is over. One that waited for credit or its turn would be kept as long as the peer likes."""
+        self._starved.pop(stream, None)
+        if stream.scheduled:
+            self._rings[stream.scheduling].remove(stream)
+            stream.scheduled = False
 
     def grow_window(self, credit: int) -> None:
         """The peer returned the connection's own credit."""

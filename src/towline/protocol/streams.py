@@ -182,6 +182,7 @@ class Streams:
         """A peer's stream counts until its handler has ended (`release`), whatever was cancelled (CVE-2023-44487)."""
         done = stream.state is StreamState.CLOSED and (stream.opened_here or stream.released)
         if done and self.by_id.pop(stream.id, None) is not None:
+            self._scheduler.forget(stream)
             if stream.opened_here:
                 self._count_here -= 1
             else:
