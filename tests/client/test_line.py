@@ -25,6 +25,7 @@ from towline.base.errors import (
 )
 from towline.client.line import Connected, Reconnecting
 from towline.client.outbox import Outbox
+from towline.runtime.channel import Channel
 from towline.trust.pins import KnownNodes, Node
 
 patient = kit.patient
@@ -96,6 +97,50 @@ def test_after_a_cut_the_line_comes_back(tmp_path: Path, loop: str) -> None:
         "the first try is at once"
     )
     assert [each.again for each in told if isinstance(each, Connected)] == [False, True, True, True]
+
+
+async def _cut_off(line: towline.Line) -> None:
+    """Ask for the service that ends the connection at once."""
+    channel = await line.channel({"service": "cut"})
+    with pytest.raises(ConnectionLost):
+        await channel.receive()
+
+
+async def _cut(channel: Channel) -> None:
+    channel.connection.abort()
+
+
+def test_a_node_that_lets_us_in_and_cuts_us_off_is_not_stormed(tmp_path: Path, patient: None) -> None:
+    told: list[towline.LineEvent] = []
+
+    async def talk() -> None:
+        async with kit.serving(tmp_path / "n") as node:
+            node.service("cut")(_cut)
+            home = await kit.joined(node, tmp_path / "c")
+            async with towline.connect("home", home=home, on_event=told.append) as line:
+                for _ in range(4):
+                    await _cut_off(line)
+                assert await _echo(line) == b"hello"
+                await _cut_off(line)
+                assert await _echo(line) == b"hello"
+
+    kit.run(talk())
+    again = [(each.attempt, each.wait > 0) for each in told if isinstance(each, Reconnecting)]
+    assert again == [(1, False), (2, True), (3, True), (4, True), (1, False)], "data from the node ends the caution"
+
+
+def test_a_node_that_cuts_us_off_each_time_is_given_up(tmp_path: Path, patient: None) -> None:
+    async def talk() -> None:
+        async with kit.serving(tmp_path / "n") as node:
+            node.service("cut")(_cut)
+            home = await kit.joined(node, tmp_path / "c")
+            async with towline.connect("home", home=home, give_up=0.3) as line:
+                with pytest.raises(Unreachable, match="home: "):
+                    while True:
+                        await _cut_off(line)
+                assert await _echo(line) == b"hello", "whoever asks anew has as much patience as before"
+
+    kit.run(talk())
 
 
 def test_a_node_that_restarts_is_found_again(tmp_path: Path, address: str) -> None:

@@ -20,7 +20,7 @@ from towline.protocol.codec import Header
 from towline.protocol.records import Welcome
 from towline.protocol.table import Class
 from towline.runtime.channel import Channel
-from towline.runtime.dialer import Backoff, uniform
+from towline.runtime.dialer import LONGEST_DELAY, Backoff, uniform
 from towline.runtime.pump import Connection
 from towline.trust.home import client_home
 from towline.trust.tls import check_pin, client_context
@@ -83,6 +83,8 @@ class Line(FileVerbs, RoomVerbs, JobVerbs):
         self._connections: set[Connection] = set()  # with those that drain
         self._dialling: asyncio.Task[Connection] | None = None
         self._waiting = 0  # for that task
+        self._backoff: Backoff | None = None  # goes on where a connection was of no use
+        self._up_since = 0.0
         self._closed = False
         self._context: ssl.SSLContext | None = None
 
@@ -171,22 +173,31 @@ class Line(FileVerbs, RoomVerbs, JobVerbs):
             dialling.exception()  # whoever waits has heard it
 
     async def _redial(self, current: Connection | None) -> Connection:
+        clock = asyncio.get_running_loop().time
         again = current is not None
-        patience = self._give_up
-        if patience is None:
-            patience = GIVE_UP_SECONDS if again else FIRST_GIVE_UP_SECONDS
         if current is not None:
             self.cuts += 1
-        self._connection = await self._dial(patience, _cause(current))
+        backoff, self._backoff = self._backoff, None
+        # A node, or something on the way to it, that lets us in and cuts us off is no better than one that is not
+        # there: nobody may come back to it again and again without a pause, nor for ever.
+        was_of_use = current is None or current.session.heard_data or clock() - self._up_since > LONGEST_DELAY
+        if backoff is None or was_of_use:
+            backoff = Backoff(self._patience(again), clock(), uniform)
+        self._connection = await self._dial(backoff, _cause(current))
+        self._up_since = clock()
+        self._backoff = backoff if again else None
         assert self.welcome is not None
         self.on_event(Connected(self.welcome, self.address, again))
         return self._connection
 
-    async def _dial(self, patience: float, error: TowlineError | None) -> Connection:
-        """Until it is up or `patience` (seconds) is over; `error` is why it is down, if it ever was up."""
+    def _patience(self, again: bool) -> float:
+        if self._give_up is not None:
+            return self._give_up
+        return GIVE_UP_SECONDS if again else FIRST_GIVE_UP_SECONDS
+
+    async def _dial(self, backoff: Backoff, error: TowlineError | None) -> Connection:
+        """Until it is up or it is time to give up; `error` is why it is down, if it ever was up."""
         clock = asyncio.get_running_loop().time
-        deadline = clock() + patience
-        backoff = Backoff(patience, clock(), uniform)
         while True:
             if error is not None:
                 wait = backoff.next_wait(clock(), error.retry_after)
@@ -195,7 +206,7 @@ class Line(FileVerbs, RoomVerbs, JobVerbs):
                 self.on_event(Reconnecting(backoff.attempt, wait, error))
                 await asyncio.sleep(wait)
             try:
-                return await self._attempt(deadline - clock())
+                return await self._attempt(backoff.left(clock()))
             except TowlineError as problem:
                 if not problem.retryable:
                     raise

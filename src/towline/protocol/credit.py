@@ -50,6 +50,11 @@ class ReceiveWindow:
         return self.outstanding - self.consumed
 
     @property
+    def untouched(self) -> bool:
+        """Whether nothing has ever come in."""
+        return not self.outstanding and self._returned_at is None
+
+    @property
     def due(self) -> bool:
         """Whether enough was consumed to tell the peer.
 

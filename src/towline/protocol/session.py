@@ -231,6 +231,11 @@ class Session:
             self._liveness.ping()
 
     @property
+    def heard_data(self) -> bool:
+        """Whether the peer has ever sent DATA: then it was worth while to connect."""
+        return self._streams.heard_data
+
+    @property
     def rtt(self) -> float | None:
         """Seconds of the last round trip that was measured, or None."""
         return self._pace.rtt

@@ -75,6 +75,11 @@ class Streams:
         self._peer_limits = peer_limits
         self._scheduler.start(peer_limits.connection_window, min(peer_limits.frame_body, FRAME_BODY.value))
 
+    @property
+    def heard_data(self) -> bool:
+        """Whether the peer has ever sent DATA."""
+        return not self._window.untouched
+
     # --- calls ---
 
     def open(self, header: Header, scheduling: Class) -> Stream:

@@ -22,6 +22,10 @@ class Backoff:
         self._deadline = now + give_up_after
         self._uniform = uniform
 
+    def left(self, now: float) -> float:
+        """Seconds until it is time to give up; negative when it was."""
+        return self._deadline - now
+
     def next_wait(self, now: float, retry_after: float | None = None) -> float | None:
         """How long to wait before the next attempt; None when it is time to give up."""
         self.attempt += 1
@@ -30,7 +34,7 @@ class Backoff:
         bound = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self.attempt, 16))
         # The node's wish is the least to wait, with jitter on top: everybody was told the same number.
         wait = (retry_after or 0.0) + self._uniform(0.0, bound)
-        left = self._deadline - now
+        left = self.left(now)
         if left <= 0:
             return None
         return min(wait, left)
