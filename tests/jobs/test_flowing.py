@@ -17,7 +17,7 @@ import pytest
 from tests.jobs.kit import Place, collect, items
 from tests.kit import TOW, environment, joined, run, serving, until
 
-from towline.base.errors import Unreachable
+from towline.base.errors import ConnectionLost, Unreachable
 from towline.client import reach
 from towline.client.bypass import Bypass
 from towline.client.connect import connect
@@ -359,6 +359,25 @@ def test_a_sink_takes_nothing_before_what_came_over_the_stream_is_shown() -> Non
 
     run(go())
     sending.close()
+
+
+def test_whoever_waits_for_a_lane_that_is_being_dialled_hears_at_once_that_it_is_over() -> None:
+    dialled = threading.Event()
+
+    def dial() -> SocketLane:
+        dialled.wait(20)
+        raise ConnectionLost("late")
+
+    async def go() -> None:
+        bypass = Bypass(dial, None)
+        waiting = asyncio.ensure_future(bypass.next())
+        await asyncio.sleep(0)
+        bypass.close()
+        with pytest.raises(ConnectionLost, match="The connection was lost"):
+            await waiting
+        dialled.set()
+
+    run(go())
 
 
 @pytest.mark.parametrize("together", [False, True])

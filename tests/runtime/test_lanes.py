@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests import kit
@@ -169,6 +172,8 @@ def test_the_nodes_end_ends_its_lanes(tls: Tls) -> None:
         b"\x06\x00\x00\x00\xff\xff\xff\xff\x00\x00\x00\x01",
         b"\x0a\x00\x00\x00\x00\x00\x00\x08\x00\x00\x00\x00" + bytes(8),
         b"\x04\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x01{bad}",
+        b"\x09\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01",  # a RESET and a GOAWAY that say nothing
+        b"\x0c\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
     ],
 )
 def test_a_lane_that_carries_something_else_raises_documented_errors_only(tls: Tls, spoil: bytes) -> None:
@@ -271,6 +276,29 @@ def test_a_stream_lane_whose_loop_is_gone() -> None:
             act()
 
 
+def test_a_stream_lane_whose_loop_is_closed_before_it_comes_to_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("towline.runtime.lanes._LOOK_SECONDS", 0.01)
+    kept: list[StreamLane] = []
+    loop, asked = asyncio.new_event_loop(), threading.Event()
+
+    async def talk() -> None:
+        async with face_to_face() as (client, _):
+            kept.append(StreamLane(client.open({"service": "lane"}, Class.BULK)))
+
+    def call_soon_threadsafe(*args: Any, **kwargs: Any) -> object:
+        handle = asyncio.BaseEventLoop.call_soon_threadsafe(loop, *args, **kwargs)
+        asked.set()
+        return handle
+
+    loop.run_until_complete(talk())
+    monkeypatch.setattr(loop, "call_soon_threadsafe", call_soon_threadsafe)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(kept[0].receive)
+        assert asked.wait(kit.DEADLINE)
+        loop.close()
+        assert isinstance(waiting.exception(kit.DEADLINE), ConnectionLost)
+
+
 def test_a_stream_lane_that_carries_something_else() -> None:
     async def talk() -> None:
         async with face_to_face() as (client, node):
@@ -279,6 +307,7 @@ def test_a_stream_lane_that_carries_something_else() -> None:
             for header in (
                 {"kind": 1, "range": {}},
                 {"kind": "4", "range": {}},
+                {"kind": 4.0, "range": {}},
                 {"kind": 4},
                 {"kind": 8, "range": 3},
             ):

@@ -6,6 +6,8 @@ import asyncio
 import os
 import socket
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,10 @@ from tests.transports.conftest import Tls
 
 from towline.base.errors import ConnectionLost, InUse, LaxPermissions, Unreachable, UsageError
 from towline.transports import blocking, tcp, unix
+
+
+def _soon() -> float:
+    return time.monotonic() + kit.DEADLINE
 
 
 @pytest.mark.parametrize(
@@ -146,7 +152,7 @@ def test_a_blocking_pipe_over_a_long_unix_path(tmp_path: Path) -> None:
     async def talk() -> None:
         node = Recorder()
         server = await unix.listen(path, lambda: node)
-        pipe, certificate = await asyncio.to_thread(blocking.dial, f"unix:{path}", None, timeout=kit.DEADLINE)
+        pipe, certificate = await asyncio.to_thread(blocking.dial, f"unix:{path}", None, deadline=_soon())
         assert certificate is None
         pipe.write([b"hello"])
         await kit.until(lambda: node.data == b"hello", "hello")
@@ -158,7 +164,7 @@ def test_a_blocking_pipe_over_a_long_unix_path(tmp_path: Path) -> None:
         await kit.until(lambda: node.is_lost, "lost")
         server.close()
         with pytest.raises(Unreachable):
-            await asyncio.to_thread(blocking.dial, f"unix:{folder}/none", None, timeout=1)
+            await asyncio.to_thread(blocking.dial, f"unix:{folder}/none", None, deadline=_soon())
 
     kit.run(talk(), "uvloop")
 
@@ -168,7 +174,7 @@ def test_a_blocking_reader_wakes_up_when_another_thread_shuts_it_down(tls: Tls, 
     async def talk() -> None:
         node = Recorder()
         server, address = await tcp.listen("127.0.0.1", 0, tls.node, lambda: node)
-        pipe, certificate = await asyncio.to_thread(blocking.dial, address, tls.client, timeout=kit.DEADLINE)
+        pipe, certificate = await asyncio.to_thread(blocking.dial, address, tls.client, deadline=_soon())
         assert certificate
         reading = asyncio.ensure_future(asyncio.to_thread(pipe.read_exactly, memoryview(bytearray(size))))
         await kit.until(lambda: node.is_connected, "connected")
@@ -190,6 +196,40 @@ def test_a_silent_peer_is_noticed_by_a_blocking_pipe() -> None:
         pipe.write([bytes(10_000_000)])
     pipe.close()
     right.close()
+
+
+class _Clock:
+    """Moves on by 10 s each time that somebody looks."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        self._now += 10.0
+        return self._now
+
+
+def test_whoever_trickles_is_not_waited_for_beyond_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocking, "time", _Clock())
+    left, right = socket.socketpair()
+    pipe = blocking.BlockingPipe(left, None, timeout=kit.DEADLINE)
+    right.sendall(b"abc")
+    assert pipe.read_exactly(memoryview(bytearray(10)), deadline=15.0) == 3
+    right.sendall(b"d")
+    assert pipe.read_exactly(memoryview(bytearray(10)), deadline=25.0) == 0
+    pipe.close()
+    right.close()
+
+
+def test_a_handshake_that_trickles_in_is_not_waited_for(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocking, "time", _Clock())
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        dialling = pool.submit(blocking.dial, address, tls.client, deadline=30.0)
+        there, _ = server.accept()
+        with there:
+            there.sendall(b"\x16")  # a record begins
+            assert isinstance(dialling.exception(kit.DEADLINE), ConnectionLost)
 
 
 @pytest.mark.parametrize("sent", [0, 1, 99_999])

@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -279,7 +280,9 @@ def test_a_strange_server_at_a_blocking_dial(tls: Tls, serve: Serve, kind: type[
     async def talk() -> None:
         async with _server(serve) as port:
             with pytest.raises(kind):
-                await asyncio.to_thread(blocking.dial, f"127.0.0.1:{port}", tls.client, timeout=10)
+                await asyncio.to_thread(
+                    blocking.dial, f"127.0.0.1:{port}", tls.client, deadline=time.monotonic() + 10
+                )
 
     kit.run(talk(), "asyncio")
 
@@ -303,7 +306,9 @@ def test_a_tls_server_that_is_no_node(tls: Tls, loop: str, tmp_path_factory: pyt
             assert isinstance(client.error, NotTowline)
             assert "TLS but not Towline" in client.error.sentence
             with pytest.raises(NotTowline, match="TLS but not Towline"):
-                await asyncio.to_thread(blocking.dial, f"127.0.0.1:{port}", tls.client, timeout=10)
+                await asyncio.to_thread(
+                    blocking.dial, f"127.0.0.1:{port}", tls.client, deadline=time.monotonic() + 10
+                )
 
     kit.run(talk(), loop)
 
@@ -318,7 +323,9 @@ def test_nobody_listens(tls: Tls, loop: str) -> None:
                 with pytest.raises(Unreachable, match=f"{host}:{port} cannot be reached: nothing listens there"):
                     await tcp.connect(host, port, tls.client, Recorder())
             with pytest.raises(Unreachable, match=r"nothing listens|refused"):
-                await asyncio.to_thread(blocking.dial, f"127.0.0.1:{port}", tls.client, timeout=10)
+                await asyncio.to_thread(
+                    blocking.dial, f"127.0.0.1:{port}", tls.client, deadline=time.monotonic() + 10
+                )
 
     kit.run(talk(), loop)
 

@@ -77,9 +77,12 @@ class Bypass:
     def close(self) -> None:
         """Be done with it, wherever it is; whoever waits hears of a lost connection."""
         with self._guard:
-            self._closed = True
             if self._lane is not None:
                 self._lane.shutdown()
+            elif not self._closed:
+                self._arrived.append(_Over(ConnectionLost()))  # nobody waits until dialling has an end
+            self._closed = True
+        self._wake()
         self._begun.set()
         self._room.release()
 

@@ -22,6 +22,7 @@ from msgspec import Struct
 from towline.base.errors import (
     BadTicket,
     ConnectionLost,
+    MalformedFrame,
     NotTowline,
     StreamClosed,
     TowlineError,
@@ -31,7 +32,7 @@ from towline.base.limits import FRAME_BODY, FRAME_HEADER, HANDSHAKE_FRAME, Limit
 from towline.protocol.codec import Buffer, Header, check_prefix, encode, encode_header, encode_prefix, parse_header
 from towline.protocol.codec import Frame as WireFrame
 from towline.protocol.records import Hello, Limits, fault_from_header
-from towline.protocol.table import ALLOWED, PREFACE, PREFIX, PREFIX_SIZE, Kind, Role, State
+from towline.protocol.table import ALLOWED, FRAMES, PREFACE, PREFIX, PREFIX_SIZE, Kind, Role, State
 from towline.runtime import watching
 from towline.runtime.channel import Channel
 from towline.transports.blocking import BlockingPipe, dial
@@ -41,6 +42,7 @@ LANE_TIMEOUT = Limit("lane_silence_seconds", 60, "seconds", "a lane without prog
 TICKET_SECONDS = Limit("ticket_seconds", 30, "seconds", "a ticket is for dialling at once")
 TICKETS = Limit("tickets", 64, "tickets", "unused tickets of one person; each is a promise to start a thread")
 
+_LOOK_SECONDS = 1.0  # between two looks at whether there still is a loop
 _RANGE_KINDS = frozenset({Kind.OPEN, Kind.DATA, Kind.END, Kind.RESET, Kind.GOAWAY})
 _T = TypeVar("_T")
 log = logging.getLogger("towline.runtime")
@@ -104,6 +106,8 @@ class SocketLane:
             if self._pipe.read_exactly(encoded) < header_len:
                 return None
             header = parse_header(bytes(encoded), kind)
+        elif FRAMES[kind].needs_header:
+            raise MalformedFrame(f"{Kind(kind).name} needs a header.")
         if watching.watcher is not None:
             watching.watcher.on_lane_frame(self, False, Kind(kind), header, body_len)
         if kind in (Kind.RESET, Kind.GOAWAY):
@@ -141,9 +145,9 @@ class StreamLane:
             self._body = message.body
             return LaneFrame(Kind.DATA, {}, len(message.body))
         kind, header = message.header.get("kind"), message.header.get("range")
-        if kind not in (Kind.OPEN, Kind.END) or not isinstance(header, dict):
+        if not isinstance(kind, int) or kind not in (Kind.OPEN, Kind.END) or not isinstance(header, dict):
             raise UnexpectedFrame("A lane carries bulk and nothing else.")
-        return LaneFrame(Kind(int(str(kind))), header, 0)
+        return LaneFrame(Kind(kind), header, 0)
 
     def read_body(self, target: memoryview) -> int:
         count = min(len(self._body), len(target))
@@ -169,7 +173,14 @@ class StreamLane:
             work.close()
             raise ConnectionLost("The program ends.") from None
         try:
-            return waiting.result()
+            while True:
+                try:
+                    return waiting.result(_LOOK_SECONDS)
+                except TimeoutError:
+                    # A loop that was closed before it came to this says nothing to whoever waits for it.
+                    if self._loop.is_closed() and not waiting.done():
+                        work.close()
+                        raise ConnectionLost("The program ends.") from None
         except CancelledError:
             raise ConnectionLost("The program ends.") from None
         except StreamClosed as error:  # what a closed socket is to the other kind of lane
@@ -179,32 +190,34 @@ class StreamLane:
 def dial_lane(
     address: str, context: ssl.SSLContext | None, ticket: str, check_certificate: Callable[[bytes], None]
 ) -> SocketLane:
-    """Client: connect to `HOST:PORT` or `unix:PATH` and be admitted by `ticket`. Blocks.
+    """Client: connect to `HOST:PORT` or `unix:PATH` and be admitted by `ticket`. Blocks, as long as a ticket is good.
 
     Raises Unreachable, ConnectionLost, WrongPin (from `check_certificate`), BadTicket.
     """
-    pipe, certificate = dial(address, context, timeout=LANE_TIMEOUT.value)
+    deadline = time.monotonic() + TICKET_SECONDS.value
+    pipe, certificate = dial(address, context, deadline=deadline)
     try:
         if certificate is not None:
             check_certificate(certificate)
         hello = Hello("towline", os.urandom(32), Limits(), lane=ticket)
         pipe.write((PREFACE + encode(WireFrame(Kind.HELLO, header=hello.to_header())),))
-        _read_welcome(pipe)
+        _read_welcome(pipe, deadline)
+        pipe.wait_at_most(LANE_TIMEOUT.value)
         return SocketLane(pipe)
     except BaseException:
         pipe.close()
         raise
 
 
-def _read_welcome(pipe: BlockingPipe) -> None:
+def _read_welcome(pipe: BlockingPipe, deadline: float) -> None:
     prefix = memoryview(bytearray(PREFIX_SIZE))
-    if pipe.read_exactly(prefix) < PREFIX_SIZE:
+    if pipe.read_exactly(prefix, deadline=deadline) < PREFIX_SIZE:
         raise ConnectionLost("The connection was lost while a lane was being opened.")
     kind, _, header_len, body_len, _ = PREFIX.unpack(prefix)
     if kind not in (Kind.WELCOME, Kind.GOAWAY) or body_len or header_len > HANDSHAKE_FRAME.value:
         raise NotTowline("The other side does not speak Towline; check the address and port.")
     encoded = memoryview(bytearray(header_len))
-    if pipe.read_exactly(encoded) < header_len:
+    if pipe.read_exactly(encoded, deadline=deadline) < header_len:
         raise ConnectionLost("The connection was lost while a lane was being opened.")
     header = parse_header(bytes(encoded), kind)
     if kind == Kind.GOAWAY:

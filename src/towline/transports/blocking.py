@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Sequence
 
 from towline.base.errors import ConnectionLost, Unreachable
@@ -32,13 +34,21 @@ class BlockingPipe:
         self._tls = tls
         self._buffer = memoryview(bytearray(_READ_SIZE))
         sock.setblocking(True)
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            sock.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(timeout), int(timeout % 1 * 1e6)))
+        self.wait_at_most(timeout)
 
-    def read_exactly(self, target: memoryview) -> int:
-        """Fill `target`; returns how much of it was filled before the peer closed or the connection was lost."""
+    def wait_at_most(self, timeout: float) -> None:
+        """From now on that is the timeout."""
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self._sock.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(timeout), int(timeout % 1 * 1e6)))
+
+    def read_exactly(self, target: memoryview, *, deadline: float = math.inf) -> int:
+        """Fill `target`; returns how much of it was filled before the peer closed or the connection was lost.
+
+        `deadline` (monotonic seconds): whoever trickles is not waited for any more. A wait that has begun before it
+        has its timeout.
+        """
         filled = 0
-        while filled < len(target):
+        while filled < len(target) and (deadline == math.inf or time.monotonic() < deadline):
             try:
                 count = self._read(target[filled:])
             except ConnectionLost:
@@ -89,30 +99,37 @@ class BlockingPipe:
             raise ConnectionLost(f"The connection was lost: {_words(error)}.") from error
 
 
-def dial(address: str, context: ssl.SSLContext | None, *, timeout: float) -> tuple[BlockingPipe, bytes | None]:
+def dial(address: str, context: ssl.SSLContext | None, *, deadline: float) -> tuple[BlockingPipe, bytes | None]:
     """Connect to `HOST:PORT` (TLS) or `unix:PATH`; returns the pipe and the peer's certificate (DER).
 
-    Raises Unreachable, ConnectionLost, NotTowline.
+    `deadline` (monotonic seconds) is for all of it, however the bytes trickle in. Until then is also what the pipe
+    waits for the kernel at first. Raises Unreachable, ConnectionLost, NotTowline.
     """
-    sock = _connect(address, timeout)
+    sock = _connect(address, _left(deadline))
     try:
         if context is None:
-            return BlockingPipe(sock, None, timeout=timeout), None
+            return BlockingPipe(sock, None, timeout=_left(deadline)), None
         tls = TlsPipe(context, server_side=False)
         data = b""
         while not tls.handshake(data):
+            sock.settimeout(_left(deadline))
             sock.sendall(tls.outgoing)
             data = sock.recv(_READ_SIZE)
             if not data:
                 raise ConnectionLost("The other side closed the connection during the handshake.")
         sock.sendall(tls.outgoing)
-        return BlockingPipe(sock, tls, timeout=timeout), tls.certificate
+        return BlockingPipe(sock, tls, timeout=_left(deadline)), tls.certificate
     except OSError as error:
         sock.close()
         raise ConnectionLost(f"The connection was lost: {_words(error)}.") from error
     except BaseException:
         sock.close()
         raise
+
+
+def _left(deadline: float) -> float:
+    """Seconds to wait; a moment at least, because none at all would mean for ever."""
+    return max(deadline - time.monotonic(), 0.001)
 
 
 def _connect(address: str, timeout: float) -> socket.socket:
