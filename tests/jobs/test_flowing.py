@@ -361,6 +361,26 @@ def test_a_sink_takes_nothing_before_what_came_over_the_stream_is_shown() -> Non
     sending.close()
 
 
+def test_a_sink_is_given_no_stream_that_is_no_integer() -> None:
+    ours, theirs = socket.socketpair()
+    sending = SocketLane(BlockingPipe(theirs, None, timeout=20))
+    receiving = SocketLane(BlockingPipe(ours, None, timeout=20))
+    taken: list[int] = []
+
+    async def go() -> None:
+        bypass = Bypass(lambda: receiving, lambda stream, _: taken.append(stream))
+        bypass.begin()
+        sending.send(Kind.DATA, {"s": 1.0, "q": 7}, b"nonsense")
+        sending.send(Kind.END, {"next": 8})
+        assert await bypass.next() is not None, "it comes as a message, for whoever reads them"
+        assert await bypass.next() is None
+        bypass.close()
+
+    run(go())
+    sending.close()
+    assert not taken
+
+
 def test_whoever_waits_for_a_lane_that_is_being_dialled_hears_at_once_that_it_is_over() -> None:
     dialled = threading.Event()
 

@@ -143,7 +143,7 @@ class Bypass:
 
     def _take(self, header: Header, body: memoryview) -> None:
         match header:
-            case {"s": 1 | 2 as stream, "q": int()} if self._sink is not None:
+            case {"s": int(1 | 2 as stream), "q": int()} if self._sink is not None:
                 self._begun.wait()
                 if not self._closed:
                     self._sink(stream, body)
