@@ -1,4 +1,8 @@
-"""The talk of a transfer on the event loop: messages to and from the sender or receiver, which work on threads."""
+"""The talk of a transfer on the event loop: messages to and from the sender or receiver, which work on threads.
+
+On threads of their own: a look at what is there may read a whole large file, and the loop's shared ones are for short
+calls, such as the check of who wants in.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from towline.base.errors import BadMessage, ConnectionLost, LimitExceeded, Towli
 from towline.base.limits import KIB, MIB, Limit
 from towline.protocol.codec import Header
 from towline.runtime.channel import Channel, Message
+from towline.runtime.threads import in_thread
 from towline.services import requests
 from towline.services.files.messages import (
     PLAN_BATCH,
@@ -147,7 +152,7 @@ class SendingSide:
             while self._sender.unresolved > PLAN_WINDOW * PLAN_BATCH:
                 self._resolved.clear()
                 await self._resolved.wait()
-            batch = await asyncio.to_thread(self._sender.next_batch, self._leave_out)
+            batch = await in_thread(self._sender.next_batch, self._leave_out)
             if batch is None:
                 break
             first, entries, skipped = batch
@@ -171,20 +176,20 @@ class SendingSide:
         sender, header = self._sender, message.header or {}
         match header.get("t"):
             case "want":
-                await asyncio.to_thread(sender.on_want, message.body)
+                await in_thread(sender.on_want, message.body)
             case "have":
-                await asyncio.to_thread(sender.on_have, message.body)
+                await in_thread(sender.on_have, message.body)
             case "restarted":
                 await self._aside(header | {"path": sender.entry(requests.number(header, "file")).path})
             case "resume":
                 await self._aside(header | {"path": sender.entry(requests.number(header, "file")).path})
-                await asyncio.to_thread(sender.on_resume, header, message.body)
+                await in_thread(sender.on_resume, header, message.body)
             case "kept":
                 await self._aside(header)
                 sender.on_kept(header)
             case "lane-over":
                 await self._aside(header)
-                await asyncio.to_thread(sender.on_lane_over, header)
+                await in_thread(sender.on_lane_over, header)
             case "done":
                 if "packed" in header:
                     self._settle(sender.resolve_packed(numbers_of(header["packed"])))
@@ -272,7 +277,7 @@ class ReceivingSide:
         """Once all is settled: folders get their times, and the stream its end."""
         await self._whole.wait()
         assert self._receiver is not None
-        await asyncio.to_thread(self._receiver.finish, self._top)
+        await in_thread(self._receiver.finish, self._top)
         await self._talk.drained()
         self._talk.channel.end({"tally": tally()})
 
@@ -289,13 +294,13 @@ class ReceivingSide:
                 for one in decode_skipped(message.body):
                     self._skipped(one)
             case "same":
-                await asyncio.to_thread(receiver.on_same, message.body)
+                await in_thread(receiver.on_same, message.body)
             case "differs":
-                await asyncio.to_thread(receiver.on_differs, message.body)
+                await in_thread(receiver.on_differs, message.body)
             case "sent":
                 receiver.on_sent(header)
             case "gone":
-                await asyncio.to_thread(receiver.on_gone, *failure(header))  # what is kept of it is synced
+                await in_thread(receiver.on_gone, *failure(header))  # what is kept of it is synced
             case "lane-over":
                 receiver.on_lane_over(requests.number(header, "lane"))
             case _:
@@ -318,7 +323,7 @@ class ReceivingSide:
                 self.settle([Outcome(index, max(entry.size, 0), "", "same")], False)
             else:
                 fresh.append((index, entry))
-        await asyncio.to_thread(receiver.on_plan, fresh)
+        await in_thread(receiver.on_plan, fresh)
 
     def _note(self, outcomes: list[Outcome]) -> None:
         found = ((self._entries.pop(outcome.entry, None), outcome) for outcome in outcomes)

@@ -71,7 +71,9 @@ class FilesService:
             case "list":
                 await self._list(channel)
             case "stat" | "mkdir" | "move" | "remove" | "shares":
-                result = await asyncio.to_thread(self._simple, str(op), channel.header, _grants(channel))
+                # A tree may take its time to go; the loop's shared threads are for all who want in, too.
+                work = in_thread if op == "remove" else asyncio.to_thread
+                result = await work(self._simple, str(op), channel.header, _grants(channel))
                 channel.accept()
                 await channel.send(encode_rows(result))
             case _:
