@@ -18,11 +18,11 @@ from tests.runtime.house import House, face_to_face
 from tests.transports.conftest import Tls
 from tests.transports.conftest import tls as tls  # the fixture
 
-from towline.base.errors import BadTicket, ConnectionLost, TowlineError, UnexpectedFrame, WrongPin
+from towline.base.errors import BadTicket, ConnectionLost, LimitExceeded, TowlineError, UnexpectedFrame, WrongPin
 from towline.protocol import events as ev
 from towline.protocol.records import Welcome
 from towline.protocol.table import Class, Kind, Role
-from towline.runtime.lanes import Lane, StreamLane, TicketOffice, dial_lane
+from towline.runtime.lanes import LANES_OF_PERSON, Lane, SocketLane, StreamLane, TicketOffice, dial_lane
 from towline.runtime.pump import Connection
 from towline.transports import tcp, unix
 from towline.transports.blocking import BlockingPipe
@@ -150,6 +150,51 @@ def test_a_ticket_opens_one_lane_and_a_wrong_pin_none(tls: Tls, loop: str) -> No
             await asyncio.to_thread(drive)
 
     kit.run(talk(), loop)
+
+
+def test_a_person_has_so_many_lanes_and_no_more(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("towline.runtime.lanes.LANES_OF_PERSON", LANES_OF_PERSON._replace(value=2))
+
+    async def talk() -> None:
+        async with _office(tls, None) as (office, address):
+
+            def drive() -> SocketLane:
+                return dial_lane(address, tls.client, office.issue("ann", _echo), lambda _: None)
+
+            def may_have_another() -> bool:
+                try:
+                    office.withdraw([office.issue("ann", _echo)])
+                except LimitExceeded:
+                    return False
+                return True
+
+            lanes = [await asyncio.to_thread(drive) for _ in range(2)]
+            await kit.until(lambda: not may_have_another(), "both are counted")
+            with pytest.raises(LimitExceeded, match="lanes_of_person"):
+                office.issue("ann", _echo)
+            assert office.issue("bob", _echo)
+            lanes[0].close()
+            await kit.until(may_have_another, "one has gone")
+            lanes[1].close()
+
+    kit.run(talk())
+
+
+def test_a_node_without_threads_closes_the_lane(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "towline-lane":
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    begin = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    async def talk() -> None:
+        async with _office(tls, None) as (office, address):
+            with pytest.raises(ConnectionLost):
+                await asyncio.to_thread(dial_lane, address, tls.client, office.issue("ann", _echo), lambda _: None)
+
+    kit.run(talk())
 
 
 def test_the_nodes_end_ends_its_lanes(tls: Tls) -> None:

@@ -28,7 +28,7 @@ from towline.protocol.codec import Header
 from towline.protocol.table import Class, Kind
 from towline.runtime.channel import Channel
 from towline.services.files.conversation import UNREAD, Talk
-from towline.services.files.messages import encode_rows
+from towline.services.files.messages import TRANSFER_LANES, encode_rows
 from towline.services.files.part import part_name
 from towline.services.files.places import OPEN_FILES
 from towline.services.files.plan import Entry, encode_batch
@@ -597,6 +597,30 @@ def test_a_client_that_begins_many_files_and_ends_none(town: Town, tmp_path: Pat
     assert open_now - before < 3 * OPEN_FILES.value + 20
     refused = [header for header in heard if header["t"] == "fail"]
     assert all(header["code"] == LimitExceeded.code and "open_files" in header["message"] for header in refused)
+    well(town, tmp_path)
+
+
+@pytest.mark.parametrize("over_streams", [True, False])
+def test_a_client_that_wants_lanes_without_end(town: Town, tmp_path: Path, over_streams: bool) -> None:
+    """Each is a thread of the node, whatever it was admitted by."""
+
+    async def work(line: Line) -> TowlineError:
+        channel = await put_channel(line)
+        if not over_streams:
+            for _ in range(TRANSFER_LANES.value):
+                await channel.send(b"", {"t": "ticket"})
+            return await ended(channel)
+        lanes = []
+        try:
+            while len(lanes) < 2 * TRANSFER_LANES.value:
+                lanes.append(await lane_of(line))
+        except TowlineError as error:
+            return error
+        raise AssertionError("there was no end")
+
+    error = town.with_line(work)
+    assert isinstance(error, LimitExceeded)
+    assert "transfer_lanes" in error.sentence or "tickets" in error.sentence
     well(town, tmp_path)
 
 

@@ -8,11 +8,13 @@ an ordinary stream; whoever drives it cannot tell.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import CancelledError
 from typing import NamedTuple, Protocol, TypeVar
@@ -41,6 +43,9 @@ LANE_CHUNK = FRAME_BODY.value
 LANE_TIMEOUT = Limit("lane_silence_seconds", 60, "seconds", "a lane without progress for so long is taken for dead")
 TICKET_SECONDS = Limit("ticket_seconds", 30, "seconds", "a ticket is for dialling at once")
 TICKETS = Limit("tickets", 64, "tickets", "unused tickets of one person; each is a promise to start a thread")
+LANES_OF_PERSON = Limit(
+    "lanes_of_person", 1024, "lanes", "each is a thread of the node; room for a hundred transfers"
+)
 
 _LOOK_SECONDS = 1.0  # between two looks at whether there still is a loop
 _RANGE_KINDS = frozenset({Kind.OPEN, Kind.DATA, Kind.END, Kind.RESET, Kind.GOAWAY})
@@ -237,18 +242,21 @@ class TicketOffice:
         self._clock = clock
         self._promises: dict[str, _Promise] = {}
         self._running: dict[threading.Thread, SocketLane] = {}
+        self._of_person: Counter[str] = Counter()  # of those
         self._lock = threading.Lock()
         self._shut = False
 
     def issue(self, person: str, drive: Callable[[Lane], None]) -> str:
         """A ticket: whoever shows it within 30 s gets a lane that `drive` runs on a thread of its own.
 
-        Raises LimitExceeded when too many of the person's tickets are unused.
+        Raises LimitExceeded when the person has too many lanes, or tickets that are unused.
         """
         now = self._clock()
         with self._lock:
             self._promises = {t: p for t, p in self._promises.items() if p.expires > now}
-            TICKETS.check(1 + sum(p.person == person for p in self._promises.values()))
+            unused = sum(p.person == person for p in self._promises.values())
+            TICKETS.check(1 + unused)
+            LANES_OF_PERSON.check(1 + unused + self._of_person[person])
             ticket = os.urandom(16).hex()
             self._promises[ticket] = _Promise(person, now + TICKET_SECONDS.value, drive)
         return ticket
@@ -265,7 +273,7 @@ class TicketOffice:
             promise = self._promises.pop(ticket, None)
         if promise is None or promise.expires <= self._clock():
             raise BadTicket
-        return promise.person, promise.drive
+        return promise.person, functools.partial(self._counted, promise)
 
     def run(self, pipe: BlockingPipe, first: Sequence[Buffer], drive: Callable[[Lane], None]) -> None:
         """Drive an admitted lane on a new thread until it ends; `first` is what is still to be said (the WELCOME)."""
@@ -275,8 +283,12 @@ class TicketOffice:
             if self._shut:
                 lane.close()
                 return
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no thread to give
+                lane.close()
+                return
             self._running[thread] = lane
-            thread.start()
 
     def shutdown(self) -> None:
         """End all lanes and admit no more."""
@@ -294,6 +306,17 @@ class TicketOffice:
             threads = list(self._running)
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0))
+
+    def _counted(self, promise: _Promise, lane: Lane) -> None:
+        with self._lock:
+            self._of_person[promise.person] += 1
+        try:
+            promise.drive(lane)
+        finally:
+            with self._lock:
+                self._of_person[promise.person] -= 1
+                if not self._of_person[promise.person]:
+                    del self._of_person[promise.person]
 
     def _drive(self, lane: SocketLane, first: Sequence[Buffer], drive: Callable[[Lane], None]) -> None:
         try:

@@ -32,7 +32,7 @@ class BlockingPipe:
     def __init__(self, sock: socket.socket, tls: TlsPipe | None, *, timeout: float) -> None:
         self._sock = sock
         self._tls = tls
-        self._buffer = memoryview(bytearray(_READ_SIZE))
+        self._buffer = memoryview(b"")  # until something is read inside TLS: many lanes only wait, or write
         sock.setblocking(True)
         self.wait_at_most(timeout)
 
@@ -84,6 +84,8 @@ class BlockingPipe:
             count = self._tls.read_into(target)
             if count or self._tls.closed:
                 return count
+            if not len(self._buffer):
+                self._buffer = memoryview(bytearray(_READ_SIZE))
             arrived = self._receive(self._buffer, len(target) - MOST_HELD)
             if not arrived:
                 return 0

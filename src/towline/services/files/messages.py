@@ -29,6 +29,12 @@ PLAN_BATCH = 256  # entries
 PLAN_WINDOW = 16  # batches without an outcome for each of their entries: bounds memory at both ends
 _WINDOW = 2 * (PLAN_WINDOW + 2) * PLAN_BATCH  # entries; an honest plan is never so far ahead
 LANES = Limit("lanes", 16, "lanes", "each is a thread and a connection at both ends")
+TRANSFER_LANES = Limit(
+    "transfer_lanes",
+    64,
+    "lanes",
+    "lanes of one transfer, those that a cut has left behind and unused tickets included",
+)
 
 Say: TypeAlias = Callable[[Header, bytes], None]
 

@@ -124,7 +124,7 @@ class Outgoing:
             if self._closing:
                 return
             self._lanes[number] = record
-        buffer = memoryview(bytearray(_CHUNK))
+        buffer = memoryview(b"")  # until there is a range to send
         try:
             while (work := self._take(record)) is not None:
                 position = record.next
@@ -136,6 +136,7 @@ class Outgoing:
                 if isinstance(work, Pack):
                     self._packs.send(lane, head, work.files)
                 else:
+                    buffer = buffer if len(buffer) else memoryview(bytearray(_CHUNK))
                     self._send_segment(lane, head, work, buffer)
         except TowlineError:
             pass  # the receiver will say how far the lane got

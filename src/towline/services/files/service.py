@@ -17,7 +17,7 @@ from towline.runtime.threads import in_thread, to_the_end
 from towline.services import requests
 from towline.services.files.conversation import Aside, ReceivingSide, SendingSide, Talk
 from towline.services.files.digests import DigestCache
-from towline.services.files.messages import LANES, Outcome, encode_rows, top_entry, top_header
+from towline.services.files.messages import LANES, TRANSFER_LANES, Outcome, encode_rows, top_entry, top_header
 from towline.services.files.pace import Pace
 from towline.services.files.places import receiver_places, sender_places
 from towline.services.files.plan import Entry, Skipped
@@ -46,7 +46,21 @@ class _Transfer:
     drive: Callable[[Lane, int], None] | None = None
     end: Callable[[], None] | None = None
     lanes: int = 0
-    tickets: list[str] = field(default_factory=list)  # of this conversation, used or not
+    tickets: set[str] = field(default_factory=set)  # of this conversation, that nobody has used
+    driven: set[object] = field(default_factory=set)  # lanes that a thread drives
+
+    def check_lanes(self) -> None:
+        """Raise LimitExceeded where there can be no lane more."""
+        TRANSFER_LANES.check(1 + len(self.tickets) + len(self.driven))
+
+    def counted(self, drive: Callable[[Lane, int], None], lane: Lane, number: int, ticket: str = "") -> None:
+        """Drive a lane, on its thread."""
+        self.driven.add(lane)
+        self.tickets.discard(ticket)
+        try:
+            drive(lane, number)
+        finally:
+            self.driven.discard(lane)
 
 
 class FilesService:
@@ -237,16 +251,17 @@ class FilesService:
     def _close_door(self, transfer: _Transfer) -> None:
         """No more lanes for this conversation."""
         transfer.drive = transfer.end = None
-        self._tickets.withdraw(transfer.tickets)
+        self._tickets.withdraw(list(transfer.tickets))  # lanes that begin take theirs out of it
         transfer.tickets.clear()
 
     def _ticket(self, person: str, transfer: _Transfer) -> list[object]:
+        transfer.check_lanes()
         transfer.lanes += 1
         number, drive = transfer.lanes, transfer.drive
         if drive is None:
             raise BadTicket
-        ticket = self._tickets.issue(person, lambda lane: drive(lane, number))
-        transfer.tickets.append(ticket)
+        ticket = self._tickets.issue(person, lambda lane: transfer.counted(drive, lane, number, ticket))
+        transfer.tickets.add(ticket)
         return [number, ticket]
 
     def _aside(self, channel: Channel, talk: Talk, transfer: _Transfer) -> Aside:
@@ -261,11 +276,11 @@ class FilesService:
         """A lane over a stream, where a second connection cannot be had."""
         transfer = self._transfers.get((channel.person, requests.text(channel.header, "transfer")[:64]))
         number = requests.number(channel.header, "lane")
-        drive = transfer.drive if transfer is not None else None
-        if drive is None:
+        if transfer is None or transfer.drive is None:
             raise BadTicket
+        transfer.check_lanes()
         channel.accept()
-        await in_thread(drive, StreamLane(channel), number)
+        await in_thread(transfer.counted, transfer.drive, StreamLane(channel), number)
 
 
 def _grants(channel: Channel) -> Grants:
