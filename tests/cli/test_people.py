@@ -280,8 +280,19 @@ def test_ready_made_folders(tmp_path: Path) -> None:
         tow("ping", "home", home=home)
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
         assert stat.S_IMODE(data.stat().st_mode) == 0o755
-        for path in (data / "keys", data / "run", data / "towline.db", data / "keys" / "node.key"):
+        tow("say", "home", "lobby", "hello", home=home)
+        for path in (data / "keys", data / "run", data / "towline.db", data / "keys" / "node.key", data / "rooms"):
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
+def test_a_data_folder_that_others_can_write_into_is_refused(tmp_path: Path, mode: int) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    data.chmod(mode)
+    words = ("serve", "--data", str(data), "--listen", "127.0.0.1:0")
+    assert f"chmod go-w {data}" in tow(*words, home=tmp_path / "h", expect=3).stderr
+    assert not os.listdir(data)
 
 
 # --- one node, and its end ---

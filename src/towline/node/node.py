@@ -45,6 +45,7 @@ from towline.store.lock import DataLock
 from towline.transports import tcp, unix
 from towline.transports.blocking import BlockingPipe
 from towline.trust.certificate import node_certificate
+from towline.trust.files import refuse_writable
 from towline.trust.grants import Grants
 from towline.trust.invites import secret_hash
 from towline.trust.keys import Identity, verify
@@ -221,6 +222,7 @@ class Node:
         config = self.config
         with oserrors(config.data):
             os.makedirs(config.data, mode=0o700, exist_ok=True)
+        refuse_writable(config.data)
         self._lock = DataLock(config.data)
         self._store = Store.open(config.data)
         self.name = config.name or self._store.settings.get("name") or default_name()

@@ -44,6 +44,18 @@ def private_folder(folder: str) -> str:
     return path
 
 
+def refuse_writable(folder: str) -> None:
+    """Raise LaxPermissions when others can write into `folder`: they could put theirs in the place of what is there,
+    however narrow that is itself."""
+    path = os.path.abspath(folder)
+    with oserrors(path):
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode & 0o022:
+        raise LaxPermissions(
+            f"{_shown(path)} has mode {mode:04o}, others can write into it; mend it: chmod go-w {_quoted(path)}"
+        )
+
+
 def read_private(path: str) -> bytes | None:
     """The content of a private file, None when there is none.
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from towline.base.errors import LimitExceeded, NotFound, TowlineError, UnknownRoom, UsageError
 from towline.base.ids import encode
+from towline.base.oserrors import oserrors
 from towline.journal import Cursor
 from towline.journal.aio import FileLog
 from towline.services.rooms.access import may_create, may_see, require_seen
@@ -69,6 +70,8 @@ class House:
 
     def _prepare(self) -> None:
         store = self._store
+        with oserrors(self._folder):
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
         birth, noted = birth_of(store.database.path), store.settings.get(_BIRTH)
         self._restored = noted is not None and noted != birth
         if self._restored:
