@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from towline.base.errors import SourceChanged
+from towline.base.errors import ConnectionLost, SourceChanged
 from towline.services.files.digest import FileDigest, digest_of
 
 CONTENT = random.Random(7).randbytes(9_000_000)  # above what is hashed by several threads
@@ -66,6 +66,27 @@ def test_a_file_that_ends_early_is_said_to_have_changed(fd: int) -> None:
     for size in (len(CONTENT) + 1, 2 * len(CONTENT)):
         with pytest.raises(SourceChanged, match="9000000"):
             digest_of(fd, size)
+    os.close(fd)
+
+
+def test_nobody_waits_for_a_digest_that_nobody_wants(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("towline.services.files.digest._LOOK_STEP", 1_000_000)
+    looks = iter([False, True])
+    digest = FileDigest()
+    with pytest.raises(ConnectionLost):
+        digest.catch_up(fd, len(CONTENT), lambda: next(looks))
+    assert digest.position == 2_000_000, "what was done is kept"
+    digest.catch_up(fd, len(CONTENT))
+    assert digest.hexdigest() == WHOLE
+    os.close(fd)
+
+
+def test_a_digest_that_failed_half_way_begins_anew(fd: int) -> None:
+    digest = FileDigest()
+    with pytest.raises(SourceChanged):
+        digest.catch_up(fd, len(CONTENT) + 1)
+    digest.catch_up(fd, len(CONTENT))
+    assert digest.hexdigest() == WHOLE
     os.close(fd)
 
 

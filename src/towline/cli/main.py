@@ -48,6 +48,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "lab": ("lab", "see on real sockets what happens on the wire"),
 }
 
+LAST_SECONDS = 2.0
+
 _INTRODUCTION = """\
 usage: tow VERB [OPTIONS]
 
@@ -62,9 +64,24 @@ def main(argv: list[str] | None = None) -> int:
     _stand_in()
     cycles.seldom()
     try:
-        return _main(sys.argv[1:])
+        status = _main(sys.argv[1:])
+        _end_anyway(status)
+        return status
     finally:
         cycles.never_again()
+
+
+def _end_anyway(status: int) -> None:
+    """Everything has been said. The interpreter waits for threads that are still at work, perhaps on a disk that
+    hangs; nobody wants what they bring, so it may wait for a moment only."""
+    if "threading" not in sys.modules:
+        return
+    import threading
+
+    if threading.active_count() > 1:
+        timer = threading.Timer(LAST_SECONDS, os._exit, (status,))
+        timer.daemon = True
+        timer.start()
 
 
 def _main(arguments: list[str]) -> int:

@@ -17,6 +17,7 @@ from towline.base.oserrors import oserrors
 
 _STEP = 1 * MIB
 _WIDE_STEP = 8 * MIB  # what gives every core a share worth starting it for
+_LOOK_STEP = 8 * _WIDE_STEP  # between two looks at whether anybody still wants it
 
 
 class FileDigest:
@@ -49,12 +50,21 @@ class FileDigest:
         finally:
             self._lock.release()
 
-    def catch_up(self, fd: int, upto: int) -> None:
-        """Read from `position` to `upto` and hash it. Raises SourceChanged when the file ends before, DiskError."""
+    def catch_up(self, fd: int, upto: int, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Read from `position` to `upto` and hash it. Raises SourceChanged when the file ends before, DiskError, and
+        ConnectionLost soon after nobody wants it any more (`stopped`), with what was done kept."""
         with self._lock:
             if not self._position:
                 self._hash = _hasher(upto)
-            self._position = _hash_range(self._hash, fd, self._position, upto)
+            while self._position < upto:
+                end = min(self._position + _LOOK_STEP, upto)
+                try:
+                    self._position = _hash_range(self._hash, fd, self._position, end)
+                except BaseException:
+                    self._position = 0  # how much of it the hash has taken is not known
+                    raise
+                if end < upto:
+                    _give_up_if(stopped)
 
     def hexdigest(self) -> str:
         """64 hex digits over [0, position)."""
@@ -68,12 +78,15 @@ def digest_of(fd: int, size: int, stopped: Callable[[], bool] = lambda: False) -
     Raises SourceChanged when it is shorter, ConnectionLost soon after nobody wants it any more (`stopped`).
     """
     digest = _hasher(size)
-    step = _WIDE_STEP * 8
-    for at in range(0, size, step):
-        if stopped():
-            raise ConnectionLost("The conversation is over.")
-        _hash_range(digest, fd, at, min(at + step, size))
+    for at in range(0, size, _LOOK_STEP):
+        _give_up_if(stopped)
+        _hash_range(digest, fd, at, min(at + _LOOK_STEP, size))
     return digest.hexdigest()
+
+
+def _give_up_if(stopped: Callable[[], bool]) -> None:
+    if stopped():
+        raise ConnectionLost("The conversation is over.")
 
 
 def _hasher(size: int) -> blake3:

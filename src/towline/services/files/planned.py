@@ -161,9 +161,10 @@ class Planned:
 
     def _finish(self, index: int, open_file: OpenFile) -> None:
         try:
-            digest, size = open_file.reading.finish()
+            digest, size = open_file.reading.finish(lambda: self._closing)
         except TowlineError as error:
-            self.gone(index, error)
+            if not self._closing:
+                self.gone(index, error)
             return
         self._say({"t": "sent", "file": index, "digest": digest, "size": size}, b"")
 

@@ -39,8 +39,8 @@ class Writing(Protocol):
     def checkpoint(self) -> Ranges:
         """Make durable what is there; what that is."""
 
-    def digest(self, size: int) -> str:
-        """Of the whole, once all of it is there."""
+    def digest(self, size: int, stopped: Callable[[], bool]) -> str:
+        """Of the whole, once all of it is there. Raises ConnectionLost soon after it is `stopped`."""
 
     def publish(self, entry: Entry, size: int, *, replace: bool) -> None: ...
 
@@ -267,9 +267,9 @@ class _PartWriting:
     def checkpoint(self) -> Ranges:
         return self._part.checkpoint()
 
-    def digest(self, size: int) -> str:
+    def digest(self, size: int, stopped: Callable[[], bool]) -> str:
         with self._part.reading() as fd:
-            self._digest.catch_up(fd, size)
+            self._digest.catch_up(fd, size, stopped)
         return self._digest.hexdigest()
 
     def publish(self, entry: Entry, size: int, *, replace: bool) -> None:

@@ -36,8 +36,9 @@ class Reading(Protocol):
     def pieces(self, start: int, end: int) -> list[tuple[int, int, bool]]:
         """[start, end) as (start, end, is a hole)."""
 
-    def finish(self) -> tuple[str, int]:
-        """Digest and size of the whole. Raises SourceChanged when it is not what it was."""
+    def finish(self, stopped: Callable[[], bool]) -> tuple[str, int]:
+        """Digest and size of the whole. Raises SourceChanged when it is not what it was, ConnectionLost soon after it
+        is `stopped`."""
 
     def kept(self, upto: int) -> None:
         """The other side has all before `upto` durably."""
@@ -217,9 +218,9 @@ class _FileReading:
             at = after
         return found
 
-    def finish(self) -> tuple[str, int]:
+    def finish(self, stopped: Callable[[], bool]) -> tuple[str, int]:
         with oserrors(self._entry.path):
-            self.digest.catch_up(self._fd, self._entry.size)
+            self.digest.catch_up(self._fd, self._entry.size, stopped)
             info = os.fstat(self._fd)
         _check_pin(info, self._entry)
         if info.st_ino != self._info.st_ino or (info.st_ctime_ns != self._info.st_ctime_ns and info.st_nlink):
@@ -353,7 +354,7 @@ class _StreamReading:
     def pieces(self, start: int, end: int) -> list[tuple[int, int, bool]]:
         return [(start, end, False)]
 
-    def finish(self) -> tuple[str, int]:
+    def finish(self, stopped: Callable[[], bool]) -> tuple[str, int]:
         return self.digest.hexdigest(), self._end
 
     def whole_digest(self) -> str:

@@ -124,7 +124,7 @@ class _StreamWriting:
     def checkpoint(self) -> Ranges:
         return self.ranges
 
-    def digest(self, size: int) -> str:
+    def digest(self, size: int, stopped: Callable[[], bool]) -> str:
         return self._digest.hexdigest()
 
     def publish(self, entry: Entry, size: int, *, replace: bool) -> None:

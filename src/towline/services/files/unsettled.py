@@ -273,7 +273,7 @@ class Unsettled:
     def _finish(self, index: int, file: File) -> None:
         try:
             writing = self.open(file)
-            digest = writing.digest(file.size)
+            digest = writing.digest(file.size, lambda: self._closing)
             if digest != file.digest:
                 self._distrust(index, file, writing)
                 return
