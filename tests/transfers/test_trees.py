@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.transfers.kit import KIB, MIB, Heard, Town, partials, rubbish, seen, write
 
-from towline.base.errors import Conflict, IsADirectory, NotFound, PathRefused, PermissionDenied, SourceChanged
+from towline.base.errors import (
+    Conflict,
+    InternalError,
+    IsADirectory,
+    NotFound,
+    PathRefused,
+    PermissionDenied,
+    SourceChanged,
+)
 
 ODD = ("two words", "café", "中文 文件.txt", "🚢 tow.bin", "-rf", "--", "a'b", "$(x)", "~", "#", ".hidden", "%s")
 UNPORTABLE = ("new\nline", "a:b", "NUL", "dot.", 'quo"te', "back\\slash", "tab\t")
@@ -273,6 +282,21 @@ def test_what_may_not_be_read_is_a_failure(town: Town, tmp_path: Path) -> None:
     assert [type(error) for error in done.failures] == [PermissionDenied] * 2
 
 
+@pytest.mark.parametrize("where", ["sources._FileReading.finish", "sinks._PartWriting.digest"])
+def test_a_bug_on_a_thread_beside_costs_one_file(
+    town: Town, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> str:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(f"towline.services.files.{where}", broken)
+    write(tmp_path / "tree" / "big", rubbish(4 * MIB))
+    write(tmp_path / "tree" / "other", b"x")
+    done = town.put(tmp_path / "tree", "files/t")
+    assert [type(error) for error in done.failures] == [InternalError]
+    assert done.files == 1
+
+
 def test_a_source_that_changes_under_way_is_named_and_not_published(town: Town, tmp_path: Path) -> None:
     write(tmp_path / "tree" / "big", rubbish(4 * MIB))
     write(tmp_path / "tree" / "other", b"x")
@@ -288,10 +312,10 @@ def test_a_source_that_changes_under_way_is_named_and_not_published(town: Town, 
 
         real = sources._FileReading.finish
 
-        def changed(self: sources._FileReading) -> tuple[str, int]:
+        def changed(self: sources._FileReading, stopped: Callable[[], bool]) -> tuple[str, int]:
             with open(tmp_path / "tree" / "big", "r+b") as file:
                 file.write(b"changed")
-            return real(self)
+            return real(self, stopped)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sources._FileReading, "finish", changed)

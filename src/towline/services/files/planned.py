@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from towline.base.errors import BadMessage, StreamClosed, TowlineError
+from towline.base.errors import BadMessage, InternalError, StreamClosed, TowlineError
 from towline.services.files.messages import Outcome, Say, fail_header
 from towline.services.files.names import quoted
 from towline.services.files.plan import Entry
 from towline.services.files.sources import Reading, Source
 
+log = logging.getLogger("towline.files")
 _VERDICTS = 4  # for one entry: it may be the same, it is wanted, and once more if it did not verify
 
 
@@ -165,6 +167,10 @@ class Planned:
         except TowlineError as error:
             if not self._closing:
                 self.gone(index, error)
+            return
+        except Exception:  # nobody looks at what a pool's thread raised, and the receiver would wait for ever
+            log.exception("a bug ended the digest of a file")
+            self.gone(index, InternalError("A bug ended this file; the log where it was sent from has the details."))
             return
         self._say({"t": "sent", "file": index, "digest": digest, "size": size}, b"")
 

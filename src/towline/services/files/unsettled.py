@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from towline.base.errors import (
     BadMessage,
     Conflict,
     DiskError,
+    InternalError,
     LimitExceeded,
     NoSpace,
     StreamClosed,
@@ -30,6 +32,7 @@ from towline.services.files.tree import Stat
 
 # Outcomes, and whether they are all of files that arrived in a pack as they were sent.
 Settle: TypeAlias = Callable[[list[Outcome], bool], None]
+log = logging.getLogger("towline.files")
 # What ends a whole transfer instead of one file: the next file would meet it too.
 FATAL = (NoSpace, DiskError)
 
@@ -213,7 +216,7 @@ class Unsettled:
             elif file.writing.ranges.missing(file.size):
                 return
             file.finishing = True
-            self._finisher.submit(self._finish, index, file)
+            self._finisher.submit(self._guarded, self._finish, index, file)
 
     def finish(self) -> None:
         """Wait until what is whole is published. Blocks."""
@@ -237,7 +240,14 @@ class Unsettled:
             index, file = self._begun.popleft()
             if not file.over:
                 self._resumed.add(index)
-                self._finisher.submit(self._resume, index, file)
+                self._finisher.submit(self._guarded, self._resume, index, file)
+
+    def _guarded(self, act: Callable[[int, File], None], index: int, file: File) -> None:
+        try:
+            act(index, file)
+        except Exception:  # nobody looks at what a pool's thread raised, and the sender would wait for ever
+            log.exception("a bug ended a file")
+            self.fail(index, InternalError("A bug ended this file; the log where it was received has the details."))
 
     def _resume(self, index: int, file: File) -> None:
         try:
