@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
@@ -61,10 +62,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run `tow` with `argv` and return the exit status. Without `argv` the process is ours, from start to end."""
     if argv is not None:
         return _main(argv)
+    _hear_interrupts(False)
     _stand_in()
     cycles.seldom()
     try:
-        status = _main(sys.argv[1:])
+        status = _main(sys.argv[1:], ours=True)
         _end_anyway(status)
         return status
     finally:
@@ -84,7 +86,15 @@ def _end_anyway(status: int) -> None:
         timer.start()
 
 
-def _main(arguments: list[str]) -> int:
+def _hear_interrupts(heard: bool) -> None:
+    """For Ctrl-C Python raises wherever we are just then. Where nobody is prepared for that, while modules are loaded
+    and when all has been said, it is to end the process as it ends any other."""
+    handlers = (signal.SIG_DFL, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) in handlers:  # and is not ignored
+        signal.signal(signal.SIGINT, handlers[heard])
+
+
+def _main(arguments: list[str], *, ours: bool = False) -> int:
     if arguments[:1] == ["--version"]:
         print(f"tow {__version__}")
         return Exit.OK
@@ -95,10 +105,10 @@ def _main(arguments: list[str]) -> int:
     if verb not in VERBS:
         print(f"tow: there is no verb {verb!r}.{_suggestion(verb)} `tow --help` lists them.", file=sys.stderr)
         return Exit.USAGE
-    return _run_verb(verb, arguments[1:])
+    return _run_verb(verb, arguments[1:], ours)
 
 
-def _run_verb(verb: str, arguments: list[str]) -> int:
+def _run_verb(verb: str, arguments: list[str], ours: bool) -> int:
     from towline.cli.output import Output, parser_for, shown
 
     module = import_module(f"towline.cli.{VERBS[verb][0]}")
@@ -110,8 +120,14 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
         return int(stop.code or 0)
     out = Output(json=args.json)
     try:
-        with _tap():
-            status = int(module.run(args, out))
+        try:
+            if ours:
+                _hear_interrupts(True)
+            with _tap():
+                status = int(module.run(args, out))
+        finally:
+            if ours:
+                _hear_interrupts(False)
         with shown():
             sys.stdout.flush()
     except KeyboardInterrupt:

@@ -30,7 +30,10 @@ def run_async(work: Coroutine[object, object, T]) -> T:
         def stop() -> None:
             task.cancel()
             for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)  # the second one ends the process as it would any other
+                loop.remove_signal_handler(number)
+                # The second one ends the process as it would any that does not look: Python's own handler for Ctrl-C
+                # would raise wherever we are just then, and what comes of that is for programmers to read.
+                signal.signal(number, signal.SIG_DFL)
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
