@@ -17,6 +17,7 @@ from towline.client.line import LineEvent, Reconnecting
 from towline.runtime.loops import new_event_loop
 
 T = TypeVar("T")
+LONG_WAIT = 5.0  # seconds that nobody sits through without a word
 
 
 def run_async(work: Coroutine[object, object, T]) -> T:
@@ -79,6 +80,11 @@ def add_give_up(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def worth_a_word(event: Reconnecting) -> bool:
+    """The first attempt mostly succeeds at once; but a busy node may have asked for a long pause before it."""
+    return event.attempt == 2 or event.attempt % 10 == 0 or (event.attempt == 1 and event.wait >= LONG_WAIT)
+
+
 def gone(event: Reconnecting) -> str:
     """That the line is down, and why, for a person."""
     reason = printable(event.error.sentence).removesuffix(".")
@@ -92,7 +98,7 @@ def tell_line_events(out: Output) -> Callable[[LineEvent], None]:
         if isinstance(event, Reconnecting):
             reason = printable(event.error.sentence)
             out.event("reconnecting", attempt=event.attempt, wait=round(event.wait, 3), reason=reason)
-            if event.attempt == 2 or event.attempt % 10 == 0:
+            if worth_a_word(event):
                 out.note(gone(event))
 
     return tell

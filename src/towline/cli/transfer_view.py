@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from towline.base.quantity import format_count, format_duration, format_size
 from towline.base.text import printable
 from towline.cli.output import Output
-from towline.cli.running import gone
+from towline.cli.running import gone, worth_a_word
 from towline.client.events import (
     Done,
     FileDone,
@@ -121,7 +121,7 @@ class LineView:
         self._release()
 
     def line(self, event: LineEvent) -> None:
-        if isinstance(event, Reconnecting) and (event.attempt == 2 or event.attempt % 10 == 0):
+        if isinstance(event, Reconnecting) and worth_a_word(event):
             self._note(gone(event))
 
     def transfer(self, event: TransferEvent) -> None:
