@@ -153,8 +153,14 @@ def _nothing(_: Lane) -> None:
 
 def test_a_ticket_is_good_once() -> None:
     office = TicketOffice()
-    ticket = office.issue("ann", _nothing)
-    assert office.redeem(ticket) == ("ann", _nothing)
+    driven: list[Lane] = []
+    ticket = office.issue("ann", driven.append)
+    person, drive = office.redeem(ticket)
+    ours, theirs = _pipes()
+    drive(ours)
+    assert (person, driven) == ("ann", [ours])
+    ours.close()
+    theirs.close()
     for bad in (ticket, "", "0" * 32, ticket.upper()):
         with pytest.raises(BadTicket):
             office.redeem(bad)
