@@ -20,7 +20,7 @@ from towline.protocol.codec import Header
 from towline.protocol.records import Welcome
 from towline.protocol.table import Class
 from towline.runtime.channel import Channel
-from towline.runtime.dialer import LONGEST_DELAY, Backoff, uniform
+from towline.runtime.dialer import Backoff, uniform
 from towline.runtime.pump import Connection
 from towline.trust.home import client_home
 from towline.trust.tls import check_pin, client_context
@@ -29,6 +29,9 @@ GIVE_UP_SECONDS = 600.0  # once a line has been up
 FIRST_GIVE_UP_SECONDS = 3.0  # a node that was never reached is more likely absent than cut off
 ATTEMPT_SECONDS = 10.0  # for one address, handshake included
 LEAST_ATTEMPT_SECONDS = 1.0
+# A connection that lasted so long was one, also where nobody had anything to say: a quiet room over a line that is
+# cut each few seconds is followed for as long as it takes.
+LASTING_SECONDS = 2.0
 GOODBYE_SECONDS = 0.5
 
 
@@ -180,7 +183,7 @@ class Line(FileVerbs, RoomVerbs, JobVerbs):
         backoff, self._backoff = self._backoff, None
         # A node, or something on the way to it, that lets us in and cuts us off is no better than one that is not
         # there: nobody may come back to it again and again without a pause, nor for ever.
-        was_of_use = current is None or current.session.heard_data or clock() - self._up_since > LONGEST_DELAY
+        was_of_use = current is None or current.session.heard_data or clock() - self._up_since > LASTING_SECONDS
         if backoff is None or was_of_use:
             backoff = Backoff(self._patience(again), clock(), uniform)
         self._connection = await self._dial(backoff, _cause(current))
