@@ -350,6 +350,26 @@ def test_ids_of_what_was_dropped_are_known_though_there_was_no_room_to_merge_the
     assert len(list((tmp_path / "log").glob(f"*{DROPPED_SUFFIX}"))) <= DROPPED_TABLES
 
 
+def test_ids_are_known_though_a_crash_left_the_files_of_what_was_dropped(tmp_path: Path) -> None:
+    folder, options = tmp_path / "log", Options(segment_bytes=1000)
+    said = [(b"id%d" % i, b"%d." % i + b"x" * 900) for i in range(3 * DROPPED_TABLES)]
+    journal = Journal.open(str(folder), options)
+    for id_, payload in said:
+        journal.append(1, payload, id=id_).result(20)
+    first = min(folder.glob("*.log"))
+    kept = first.read_bytes()
+    journal.release(3)
+    journal.close()
+    assert not first.exists()
+    first.write_bytes(kept)  # as if killed when its ids were safe and it was not deleted yet
+    journal = Journal.open(str(folder), options)
+    journal.release(DROPPED_TABLES + 5)  # so many that what is known of them is merged, once
+    journal.close()
+    journal = Journal.open(str(folder), options)
+    assert [journal.append(1, payload, id=id_).result(20) for id_, payload in said] == list(range(1, len(said) + 1))
+    journal.close()
+
+
 def test_after_an_fsync_for_which_there_was_no_room_it_goes_on_in_another_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

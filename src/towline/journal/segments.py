@@ -140,7 +140,10 @@ class Segments:
         return None
 
     def _remember(self, table: IdTable, segment: Segment) -> None:
-        tables = [*self._dropped_tables(), table]
+        before = self._dropped_tables()
+        if any(each.first_seq == table.first_seq for each in before):
+            return  # it was remembered already; then a crash came before its file was deleted
+        tables = sorted([*before, table], key=lambda each: each.first_seq)
         # The index holds the ids already and a rename needs no space, which matters on a full disk.
         if not segment.hand_over_ids(self._dropped_path(table), self.catalogue.salt):
             save_ids(self._dropped_path(table), table, self.catalogue.salt)
