@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from towline.base.errors import TowlineError
+from towline.base.errors import DiskError, TowlineError
 from towline.journal import START, Cursor, Record
 from towline.journal.aio import FileLog
 from towline.journal.interface import Item
@@ -178,11 +178,24 @@ class Fanout:
         self._live[follower] = None
         return True
 
+    async def read(
+        self, cursor: Cursor, *, limit_bytes: int = BATCH_BYTES, limit_records: int = BATCH_RECORDS
+    ) -> Sequence[Item]:
+        """Records and gaps, at least one when there is one. The log may be exchanged meanwhile: what the old one
+        looked for may be gone, and the new one knows that. Raises CursorFromFuture, DiskError."""
+        while True:
+            log = self.log
+            try:
+                return await log.read(cursor, limit_bytes=limit_bytes, limit_records=limit_records)
+            except DiskError:
+                if log is self.log:
+                    raise
+
     async def _batch(self, cursor: Cursor) -> tuple[bytes, Cursor]:
         ready = self._batch_from_memory(cursor)
         if ready is not None:
             return ready
-        items = await self.log.read(cursor, limit_bytes=BATCH_BYTES, limit_records=BATCH_RECORDS)
+        items = await self.read(cursor)
         if not items:
             return b"", cursor
         return self._encoded(cursor, items)

@@ -140,7 +140,7 @@ class Room:
         """One record. Raises NotFound."""
         if not self.log.floor.seq <= seq < self.log.end.seq:
             raise NotFound(f"There is no message {seq} in this room.")
-        items = await self.log.read(self.log.journal.cursor(seq), limit_records=1)
+        items = await self.fanout.read(self.log.journal.cursor(seq), limit_records=1)
         if not items or not isinstance(items[0], Record) or items[0].seq != seq:
             raise NotFound(f"There is no message {seq} in this room.")
         return items[0]
@@ -161,7 +161,7 @@ class Room:
     async def _is_another(self, cursor: Cursor, seen: object) -> bool:
         if not isinstance(seen, int) or cursor.seq < self.log.floor.seq:
             return False
-        items = await self.log.read(cursor, limit_records=1)
+        items = await self.fanout.read(cursor, limit_records=1)
         record = items[0] if items else None
         return isinstance(record, Record) and record.seq == cursor.seq and record.time_ns // 1000 != seen
 
@@ -200,7 +200,7 @@ class Room:
         low, high = self.log.floor.seq, self.log.end.seq
         while low < high:
             middle = (low + high) // 2
-            items = await self.log.read(self.log.journal.cursor(middle), limit_records=2)
+            items = await self.fanout.read(self.log.journal.cursor(middle), limit_records=2)
             record = next((item for item in items if isinstance(item, Record)), None)
             if record is not None and record.time_ns // 1000 < micros:
                 low = max(record.seq, middle) + 1

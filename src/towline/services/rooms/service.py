@@ -12,7 +12,7 @@ from towline.journal.interface import Item
 from towline.runtime.channel import Channel, Message
 from towline.services import requests
 from towline.services.rooms.asking import OPERATIONS, Asker
-from towline.services.rooms.fanout import BATCH_BYTES, BATCH_RECORDS, Follower, encode_items, is_hidden
+from towline.services.rooms.fanout import Follower, encode_items, is_hidden
 from towline.services.rooms.house import House
 from towline.services.rooms.limits import announced
 from towline.services.rooms.messages import Fields, fields_of, nick_of
@@ -105,12 +105,12 @@ class RoomsService:
         """From a position to what is the end now (or `until`, a seq); then END. `search`: only texts with that."""
         room = await self._room(channel, grants)
         cursor = await self._house.position(room, channel.header)
-        log, end = room.log, room.log.end
+        end = room.log.end
         until = requests.number(channel.header, "until", end.seq)
         word = requests.text(channel.header, "search", "").casefold()
         channel.accept(_opening(room, Follower(channel, cursor, channel.person)))
         while cursor.epoch != end.epoch or cursor.seq < min(until, end.seq):
-            items = await log.read(cursor, limit_bytes=BATCH_BYTES, limit_records=BATCH_RECORDS)
+            items = await room.fanout.read(cursor)
             if not items:
                 break
             cursor = items[-1].next
