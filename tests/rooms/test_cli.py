@@ -159,6 +159,13 @@ def test_rooms_are_made_described_and_moderated(home: Path) -> None:
     tow("rooms", "home", "ops", "--remove", "2", "--keep-for", "30d", "--public", home=home)
     assert "oops" not in tow("log", "home", "ops", home=home).stdout
     assert "ops  0 here" in tow("rooms", "home", home=home).stdout
+    for limit, kept in (
+        (("--keep-bytes", "1GB"), {"seconds": 30 * 86400.0, "bytes": 10**9, "records": None}),
+        (("--keep-for", "0", "--keep-records", "7"), {"seconds": None, "bytes": 10**9, "records": 7}),
+        (("--keep-records", "0"), {"seconds": None, "bytes": 10**9, "records": None}),
+    ):
+        (row,) = events(tow("rooms", "home", "ops", *limit, "--json", home=home).stdout)
+        assert row["keep"] == kept, "what is not named stays as it is; 0 is the default"
 
 
 def test_the_bot_in_ten_lines(tmp_path: Path) -> None:

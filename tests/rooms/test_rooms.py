@@ -341,6 +341,10 @@ def test_muted_private_invited_and_topic(tmp_path: Path) -> None:
                     await two.room("lobby").topic("x")
                 await three.room("lobby").mute("bob", 0)
                 await two.room("lobby").say("x")
+                with pytest.raises(NotFound):  # a slip of the pen is not "done"
+                    await three.room("lobby").mute("bbo", 60)
+                with pytest.raises(BadMessage):
+                    await three.room("lobby").keep(seconds=-1)
 
                 await one.room("den").join(private=True)
                 with pytest.raises(UnknownRoom):
@@ -598,6 +602,26 @@ def test_retention_changes_amid_the_talk_without_a_loss(tmp_path: Path) -> None:
                 assert [(await future).seq for future in futures] == list(range(1, 501))
                 await seen.until(lambda: len(seen.items) == 500)
                 assert [item.next.seq for item in seen.items] == list(range(2, 502))
+
+    run(work())
+
+
+def test_a_look_back_goes_on_when_the_retention_changes_amid_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data", room_rate=1e6, room_burst=1e6) as node:
+            home = await joined(node, tmp_path / "ann", "ann", "admin")
+            async with towline.connect("home", home=home) as line:
+                room, count = line.room("lobby"), 100
+                await room.keep(size=8_000_000)
+                await room.say_all(["x" * 30_000] * count)
+                items = []
+                async for item in room.history():
+                    if not items:  # far more is to come than is on its way already
+                        await room.keep(records=1)
+                    items.append(item)
+                (gap,) = [item for item in items if isinstance(item, Missed)]
+                assert gap.reason == "retention"
+                assert items[-1].next.seq == count + 1
 
     run(work())
 

@@ -27,9 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--public", action="store_true", help="everybody who may chat sees it")
     parser.add_argument("--topic", metavar="TEXT", help="what it is about")
     parser.add_argument("--invite", metavar="NAME", action="append", default=[], help="let NAME in; repeatable")
-    parser.add_argument("--keep-for", type=duration, metavar="TIME", help="how long messages are kept at least")
-    parser.add_argument("--keep-bytes", type=_size, metavar="SIZE", help="how many bytes at most")
-    parser.add_argument("--keep-records", type=int, metavar="N", help="how many messages at least")
+    parser.add_argument(
+        "--keep-for", type=duration, metavar="TIME", help="how long messages are kept at least; 0: the node's default"
+    )
+    parser.add_argument("--keep-bytes", type=_size, metavar="SIZE", help="how many bytes at most; 0 likewise")
+    parser.add_argument("--keep-records", type=int, metavar="N", help="how many messages at least; 0 likewise")
     parser.add_argument("--mute", metavar="NAME", help="admin: NAME may not write in ROOM")
     parser.add_argument("--for", dest="mute_for", type=duration, default=3600.0, metavar="TIME", help="(default: 1h)")
     parser.add_argument("--unmute", metavar="NAME", help="admin: NAME may write again")
@@ -49,12 +51,17 @@ def run(args: argparse.Namespace, out: Output) -> int:
     from towline.cli.running import run_async
 
     changes = [args.make, args.private, args.public, args.topic is not None, args.invite, args.mute, args.unmute]
-    changes += [args.remove, args.keep_for, args.keep_bytes, args.keep_records]
+    changes += [args.remove, _keeps(args)]
     if any(changes) and not args.room:
         raise UsageError("To change a room, name it: tow rooms ALIAS ROOM …")
     if args.private and args.public:
         raise UsageError("A room is private or public.")
     return run_async(_room(args, out) if args.room else _rooms(args, out))
+
+
+def _keeps(args: argparse.Namespace) -> bool:
+    """Whether one of the limits is named; 0 is a limit, too: the node's own."""
+    return any(most is not None for most in (args.keep_for, args.keep_bytes, args.keep_records))
 
 
 async def _rooms(args: argparse.Namespace, out: Output) -> int:
@@ -89,8 +96,8 @@ async def _room(args: argparse.Namespace, out: Output) -> int:
             await room.topic(args.topic)
         for name in args.invite:
             await room.invite(name)
-        if args.keep_for or args.keep_bytes or args.keep_records:
-            await room.keep(seconds=args.keep_for or 0, size=args.keep_bytes or 0, records=args.keep_records or 0)
+        if _keeps(args):
+            await room.keep(seconds=args.keep_for, size=args.keep_bytes, records=args.keep_records)
         if args.mute:
             await room.mute(args.mute, args.mute_for)
         if args.unmute:

@@ -298,9 +298,12 @@ class Room:
         """Let everybody with `chat` see the room, or only who is invited."""
         await self._ask({"op": "openness", "private": private})
 
-    async def keep(self, *, seconds: float = 0.0, size: int = 0, records: int = 0) -> Fields:
-        """How much is kept: by age, bytes, number; 0: the node's default."""
-        request: Header = {"op": "keep", "seconds": seconds, "bytes": size, "records": records}
+    async def keep(
+        self, *, seconds: float | None = None, size: int | None = None, records: int | None = None
+    ) -> Fields:
+        """How much is kept: by age, bytes, number; 0: the node's default. What is not named stays as it is."""
+        wanted = {"seconds": seconds, "bytes": size, "records": records}
+        request: Header = {"op": "keep", **{name: most for name, most in wanted.items() if most is not None}}
         return await self._ask(request, rows.DescribedRoom)  # type: ignore[no-any-return]
 
     async def invite(self, person: str) -> None:

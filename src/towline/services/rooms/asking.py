@@ -83,14 +83,18 @@ async def openness(ask: Asker) -> object:
 
 
 async def keep(ask: Asker) -> object:
-    """Retention: `seconds`, `bytes`, `records`; 0 stands for the node's default."""
+    """Retention: `seconds`, `bytes`, `records`; 0 stands for the node's default, what is not named stays as it is."""
     room = await ask.room()
     ask.require_owner(room)
+    row = room.row
+    seconds = requests.seconds(ask.header, "seconds", row.keep_seconds or 0.0)
+    if seconds < 0:
+        raise BadMessage("Messages are kept for at least 0 seconds.")
     await ask.house.keep(
         room,
-        requests.seconds(ask.header, "seconds", 0.0) or None,
-        requests.number(ask.header, "bytes", 0) or None,
-        requests.number(ask.header, "records", 0) or None,
+        seconds or None,
+        requests.number(ask.header, "bytes", row.keep_bytes or 0) or None,
+        requests.number(ask.header, "records", row.keep_records or 0) or None,
     )
     return _described(ask, room)
 

@@ -114,11 +114,14 @@ class House:
 
     def _create(self, name: str, person: str) -> RoomRow:
         for each in people_of(name):
-            if each != _OWNER and self._store.people.by_name(each) is None:
-                raise NotFound(f"Nobody with the name '{shown(each)}' has joined this node.")
+            self._require_joined(each)
         if self._store.rooms.made_by(person) >= ROOM_MADE.value:
             raise LimitExceeded(f"Limit room_made is {ROOM_MADE.value} rooms; you have made as many.")
         return self._store.rooms.create(name, person, time.time())
+
+    def _require_joined(self, person: str) -> None:
+        if person != _OWNER and self._store.people.by_name(person) is None:
+            raise NotFound(f"Nobody with the name '{shown(person)}' has joined this node.")
 
     async def _opened(self, row: RoomRow) -> Room:
         # Looked at again here: somebody else may have opened it while we looked its row up. Two open journals of one
@@ -284,13 +287,13 @@ class House:
         """Let somebody into a private room. Raises NotFound."""
         if people_of(room.name):
             raise UsageError("A direct room is of two people.")
-        if person != _OWNER and await asyncio.to_thread(self._store.people.by_name, person) is None:
-            raise NotFound(f"Nobody with the name '{shown(person)}' has joined this node.")
+        await asyncio.to_thread(self._require_joined, person)
         await asyncio.to_thread(self._store.rooms.add_member, room.name, person, by_admin=by_admin)
         room.members[person] = by_admin or room.members.get(person, False)
 
     async def mute(self, room: Room, person: str, until: float, admin: str) -> None:
-        """Mute somebody; an `until` that is past lifts it."""
+        """Mute somebody; an `until` that is past lifts it. Raises NotFound: a slip of the pen mutes nobody."""
+        await asyncio.to_thread(self._require_joined, person)
         mute = Mute(person, until, admin)
         await asyncio.to_thread(self._store.rooms.mute, room.name, mute)
         room.mutes[person] = mute
