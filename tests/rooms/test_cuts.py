@@ -32,7 +32,7 @@ from tests.kit import (
 from tests.rooms.kit import Listener, listening, texts_of
 
 import towline
-from towline.base.errors import CursorFromFuture
+from towline.base.errors import CursorFromFuture, IdReused
 from towline.client.connect import local_line
 from towline.client.outbox import OUTBOX_FILE, Outbox, Unsent
 from towline.journal import Cursor
@@ -446,6 +446,48 @@ def test_what_was_acknowledged_and_is_sent_again_is_there_once(tmp_path: Path) -
             outbox = Outbox(home, key)
             assert outbox.pending() == []
             outbox.close()
+
+    run(work())
+
+
+def test_another_message_with_an_id_that_waits_is_refused_and_the_first_is_said(tmp_path: Path, address: str) -> None:
+    home = tmp_path / "ann"
+    down = ("--id", "x", "--give-up", "0.2s")
+    node = NodeProcess(tmp_path, listen=address)
+    try:
+        node.join(home)
+        node.process.kill()
+        node.end()
+        tow("say", "home", "lobby", "first", *down, home=home, expect=6)
+        for room, text in (("lobby", "second"), ("@ann", "first")):
+            refused = tow("say", "home", room, text, *down, home=home, expect=5)
+            assert "id" in refused.stderr
+            assert "outbox" not in refused.stderr, "it is not there"
+        tow("say", "home", "lobby", "first", *down, home=home, expect=6)
+        node = NodeProcess(tmp_path, listen=address)
+        assert tow("say", "home", "lobby", "next", home=home).stdout == "2\n"
+        assert tow("log", "home", "lobby", home=home).stdout.count("first") == 1
+        assert _rows(home) == 0
+    finally:
+        node.end()
+
+
+@pytest.mark.parametrize("outbox", [True, False])
+def test_an_id_that_waits_is_refused_to_other_words_alone(tmp_path: Path, outbox: bool) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            home = await joined(node, tmp_path / "ann")
+            async with towline.connect("home", home=home, outbox=outbox) as line:
+                room = line.room("lobby")
+                first = room.post("first", id="x")
+                second = asyncio.ensure_future(room.say_all(["one", "other words"], ids=["y", "x"]))
+                assert (await first).seq == 1
+                outcomes = await finished(second)
+                assert outcomes[0] == 2
+                assert isinstance(outcomes[1], IdReused)
+                await line.mailing.wait_sent()
+                assert await texts_of(line, "lobby") == ["first", "one"]
+            assert _rows(Path(home)) == 0
 
     run(work())
 

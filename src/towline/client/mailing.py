@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from towline.base.errors import (
     ConnectionLost,
+    IdReused,
     PeerError,
     TooFast,
     TowlineError,
@@ -29,6 +30,7 @@ from towline.services.rooms.messages import parse_answers
 
 _TOGETHER = 16 * 1024  # bytes of messages from which on the next ones go in a body of their own
 _PAUSE = 0.2  # seconds before a node that refused the stream is asked again
+_WAITS = "Another message with that id waits for its answer; this one is not kept. Give it an id of its own."
 
 
 class Mailing:
@@ -170,9 +172,8 @@ class Mailing:
                 await asyncio.to_thread(_remove, outbox, answered)
                 del self._answered[: len(answered)]
             if fresh:
-                if await self._keep(outbox, fresh):
-                    for parcel in fresh:
-                        self._admit(parcel)
+                for parcel in await self._keep(outbox, fresh):
+                    self._admit(parcel)
                 del self._fresh[: len(fresh)]
                 self._stir()
             if not fresh and not answered:
@@ -180,25 +181,44 @@ class Mailing:
 
     def _admit(self, parcel: Parcel) -> None:
         """From now on it may be sent."""
-        for id_ in parcel.ids:
-            if (other := self._unacked.get(id_)) is not None:
-                other.answer(id_, UsageError("The id was used again before there was an answer."))
-                if other.answered:
-                    other.told(other.outcomes)
-        self._unacked.update(dict.fromkeys(parcel.ids, parcel))
+        for id_ in parcel.waiting:
+            if (other := self._unacked.get(id_)) is None:
+                continue
+            if other.body_of(id_) != parcel.body_of(id_):
+                parcel.answer(id_, IdReused(_WAITS))
+                continue
+            other.answer(id_, UsageError("The id was used again before there was an answer."))
+            if other.answered:
+                other.told(other.outcomes)
+        if parcel.answered:
+            parcel.told(parcel.outcomes)
+            return
+        self._unacked.update(dict.fromkeys(parcel.waiting, parcel))
         self._unsent.append(parcel)
 
-    async def _keep(self, outbox: Outbox, fresh: list[Parcel]) -> bool:
-        """Put them on the disk, which keeps none twice; False when it does not take them: who waits hears that."""
+    async def _keep(self, outbox: Outbox, fresh: list[Parcel]) -> list[Parcel]:
+        """Put them on the disk, which keeps none twice; those that may be sent. Who waits for another hears why."""
         if not fresh:
-            return True
+            return []
         try:
-            await asyncio.to_thread(outbox.add, [message for parcel in fresh for message in parcel.messages()])
+            said = [message for parcel in fresh for message in parcel.messages()]
+            taken = set(await asyncio.to_thread(outbox.add, said))
         except TowlineError as error:
             for parcel in fresh:
                 parcel.told(error)
-            return False
-        return True
+            return []
+        if taken:
+            for parcel in fresh:
+                self._refuse(parcel, taken)
+        return [parcel for parcel in fresh if not parcel.answered]
+
+    @staticmethod
+    def _refuse(parcel: Parcel, taken: set[Unsent]) -> None:
+        for message in parcel.messages():
+            if message in taken:
+                parcel.answer(message.id, IdReused(_WAITS))
+        if parcel.answered:
+            parcel.told(parcel.outcomes)
 
     async def _mail(self) -> None:
         """One conversation, until the connection or the stream is over."""
@@ -267,7 +287,7 @@ class Mailing:
             parcel = self._unacked.get(ids[at])
             if parcel is None:
                 at += 1
-            elif ids[at : at + len(parcel.ids)] == parcel.ids:
+            elif parcel.untouched and ids[at : at + len(parcel.ids)] == parcel.ids:
                 parcel.keep_all(epoch, seq + at)
                 for id_ in parcel.ids:
                     self._unacked.pop(id_, None)

@@ -51,24 +51,34 @@ class Outbox:
         rows = self._db.rows("SELECT id, room, body FROM outbox WHERE node = ? ORDER BY number", (self._node,))
         return [Unsent(str(id_), str(room), bytes(body)) for id_, room, body in rows]
 
-    def add(self, messages: Sequence[Unsent]) -> None:
-        """Keep them. Raises LimitExceeded, NoSpace."""
+    def add(self, messages: Sequence[Unsent]) -> list[Unsent]:
+        """Keep them, but for those that are given back: another message waits under their id. Raises LimitExceeded,
+        NoSpace."""
         OUTBOX.check(self._size + sum(len(each.body) for each in messages))
-        now = time.time()
+        now, taken = time.time(), []
         with self._db.transaction():
             for each in messages:
-                self._db.execute(
+                kept = self._db.insert(
                     "INSERT INTO outbox (node, id, room, body, created) VALUES (?, ?, ?, ?, ?)"
                     " ON CONFLICT DO NOTHING",
                     (self._node, each.id, each.room, each.body, now),
                 )
+                if not kept and self._waits_for(each.id) != each.body:
+                    taken.append(each)
         self._size += sum(len(each.body) for each in messages)
+        return taken
+
+    def _waits_for(self, id_: str) -> bytes | None:
+        row = self._db.row("SELECT body FROM outbox WHERE node = ? AND id = ?", (self._node, id_))
+        return None if row is None else bytes(row[0])
 
     def remove(self, messages: Sequence[Unsent]) -> None:
         """They have their answer. Not flushed: one that comes back is sent again and acknowledged again."""
         with self._db.transaction(durable=False):
             for each in messages:
-                self._db.execute("DELETE FROM outbox WHERE node = ? AND id = ?", (self._node, each.id))
+                self._db.execute(
+                    "DELETE FROM outbox WHERE node = ? AND id = ? AND body = ?", (self._node, each.id, each.body)
+                )
         self._size -= sum(len(each.body) for each in messages)
 
     def close(self) -> None:

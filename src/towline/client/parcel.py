@@ -45,6 +45,20 @@ class Parcel:
         lines = self._body.split(b"\n")
         return [Unsent(id_, self.room, line) for id_, line in zip(self.ids, lines, strict=True)]
 
+    @property
+    def untouched(self) -> bool:
+        """None of them is."""
+        return not self._answers
+
+    @property
+    def waiting(self) -> list[str]:
+        """The ids that have no answer yet."""
+        return [id_ for id_ in self.ids if id_ not in self._answers]
+
+    def body_of(self, id_: str) -> bytes:
+        """The request that says one of them."""
+        return self._body.split(b"\n")[self.ids.index(id_)]
+
     def rest(self) -> bytes:
         """The request for those that have no answer yet."""
         if not self._answers:
