@@ -369,8 +369,13 @@ def test_muted_private_invited_and_topic(tmp_path: Path) -> None:
 
                 await one.room("@bob").say("only you")
                 assert await texts_of(two, "@ann") == ["only you"]
-                with pytest.raises(UnknownRoom):
+                with pytest.raises(UnknownRoom) as hidden:
                     await texts_of(three, "@ann+bob")  # not even an admin
+                with pytest.raises(UnknownRoom) as absent:
+                    await texts_of(three, "@ann+bib")
+                assert hidden.value.sentence == absent.value.sentence.replace("bib", "bob"), (
+                    "that it is there is theirs"
+                )
 
     run(work())
 

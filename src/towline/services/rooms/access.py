@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from towline.base.errors import NoGrant, UnknownRoom
+from towline.services.rooms.messages import shown
 from towline.services.rooms.names import people_of
 from towline.trust.grants import Grants
 
@@ -26,12 +27,17 @@ def may_see(grants: Grants, person: str, room: str, *, private: bool, invited: b
 
 def require_seen(grants: Grants, person: str, room: str, *, private: bool, invited: bool | None) -> None:
     """Raise NoGrant, or UnknownRoom for a private room: that it exists is nobody else's business."""
-    if may_see(grants, person, room, private=private, invited=invited):
-        return
-    if people_of(room) or not grants.allows("chat", room):
+    if not may_see(grants, person, room, private=private, invited=invited):
+        raise unseen(grants, room)
+
+
+def unseen(grants: Grants, room: str) -> UnknownRoom:
+    """What is said of a room that is not there, and word for word of a hidden one. Raises NoGrant."""
+    hint = ""
+    if not people_of(room):
         grants.require("chat", room)
-        raise UnknownRoom
-    raise UnknownRoom
+        hint = "; /join makes it"
+    return UnknownRoom(f"There is no room '{shown(room)}', or you are not in it{hint}.")
 
 
 def may_create(grants: Grants, room: str) -> bool:

@@ -16,7 +16,7 @@ from towline.base.ids import encode
 from towline.base.oserrors import oserrors
 from towline.journal import Cursor
 from towline.journal.aio import FileLog
-from towline.services.rooms.access import may_create, may_see, require_seen
+from towline.services.rooms.access import may_create, may_see, require_seen, unseen
 from towline.services.rooms.limits import GRACE_SECONDS, ROOM_BURST, ROOM_MADE, ROOM_OPEN, ROOM_RATE
 from towline.services.rooms.messages import Fields, note_payload, shown
 from towline.services.rooms.names import LOBBY, people_of, room_name, shown_name
@@ -108,9 +108,7 @@ class House:
             return row
         if name == LOBBY or (create and may_create(grants, name)) or _may_write_to(name, person):
             return self._create(name, person)
-        if not people_of(name):
-            grants.require("chat", name)
-        raise UnknownRoom(f"There is no room '{shown(name)}', or you are not in it; /join makes it.")
+        raise unseen(grants, name)
 
     def _create(self, name: str, person: str) -> RoomRow:
         for each in people_of(name):
