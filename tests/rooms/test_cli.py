@@ -88,6 +88,20 @@ def test_q_alone_leaves(home: Path, word: str) -> None:
     assert done.stdout.endswith("1 ann: q is a letter\n")
 
 
+def test_no_screen_is_painted_into_a_file(home: Path) -> None:
+    ours, theirs = os.openpty()
+    try:
+        os.write(ours, b"q\n")
+        command = [*TOW, "chat", "home", "lobby"]
+        done = subprocess.run(
+            command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=environment(home), timeout=DEADLINE
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
 def test_lines_that_cannot_be_said_are_refused_and_the_others_are_said(home: Path) -> None:
     data = b"good\n\xff\xfe\n" + b"x" * (ROOM_TEXT.value + 1) + b"\n" + b"y" * ROOM_TEXT.value + b"\nlast"
     done = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from rich.cells import cell_len
 from tests import kit
 from tests.kit import DEADLINE, joined, run, serving, until
 from tests.rooms.kit import Listener
+from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
@@ -52,6 +54,13 @@ async def screen(
         async with app.run_test(size=(80, 24)) as pilot:
             await until(lambda: app.models[room].people, "it is open")
             yield app, pilot
+
+
+def type_ahead(app: ChatApp, text: str) -> None:
+    """As a terminal gives it when the app was busy for a moment: all at once."""
+    names = {"\n": "enter", "\x7f": "backspace", "\x0e": "ctrl+n"}
+    for char in text:
+        app.post_message(events.Key(names.get(char, char), None if char in names else char))
 
 
 async def sees(app: ChatApp, pilot: Pilot[None], *texts: str) -> None:
@@ -168,6 +177,27 @@ def test_every_slash_command_answers(tmp_path: Path) -> None:
     run(work())
 
 
+def test_what_is_typed_ahead_and_pasted_is_said_whole_in_order_and_once(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with (
+            serving(tmp_path / "data") as node,
+            screen(node, tmp_path / "ann", "ann") as (app, pilot),
+        ):
+            await write(pilot, "/join aside")
+            await until(lambda: app.current == "aside")
+            type_ahead(app, "one\ntwo3\x7f\n/me three\n")
+            await sees(app, pilot, "ann: one", "ann: two ", "* ann three")
+            type_ahead(app, "still here\n\x0eback in the lobby\n")
+            await sees(app, pilot, "ann: back in the lobby")
+            app.post_message(events.Paste("first line\nsecond line\n"))
+            type_ahead(app, "!\n")
+            await sees(app, pilot, "ann: first line second line!")
+            room = app.line.room("aside")
+            assert [item.text async for item in room.history()] == ["one", "two", "three", "still here"]
+
+    run(work())
+
+
 def test_unread_counts_and_history_by_scrolling(tmp_path: Path) -> None:
     async def work() -> None:
         async with serving(tmp_path / "data") as node:
@@ -196,6 +226,26 @@ def test_unread_counts_and_history_by_scrolling(tmp_path: Path) -> None:
                     app.open_room("lobby")
                     await sees(app, pilot, "two")
                     assert app.models["lobby"].unread == 0
+
+    run(work())
+
+
+def test_who_looks_back_keeps_their_place_when_the_terminal_gets_another_size(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with (
+            serving(tmp_path / "data") as node,
+            screen(node, tmp_path / "ann", "ann") as (app, pilot),
+        ):
+            await app.line.room("lobby").say_all([f"{number}. " + "word " * 30 for number in range(120)])
+            await sees(app, pilot, " 119.")
+            for _ in range(12):
+                await pilot.press("pageup")
+            view = app.query_one(MessageView)
+            (number,) = re.findall(r" (\d+)\.", shown(app))[:1]
+            for size in ((46, 12), (150, 50), (80, 24)):
+                await pilot.resize_terminal(*size)
+                await sees(app, pilot, f" {number}.")
+                assert not view.sticks
 
     run(work())
 

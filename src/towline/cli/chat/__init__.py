@@ -31,7 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     args.room = args.room or "lobby"
-    if args.json or args.plain or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    # Standard error, too: that is where the screen is painted.
+    if args.json or args.plain or not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         from towline.cli.chat.plain import run_plain
 
         return run_plain(args, out)

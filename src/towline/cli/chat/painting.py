@@ -10,13 +10,14 @@ from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from towline.base.text import printable
 from towline.cli.chat.model import RoomModel
 from towline.cli.chat.render import note_text, pending_text, row_text
 from towline.cli.chat.view import Block, MessageView
+from towline.cli.chat.words import Words
 from towline.client.line import Line
 
 _NOTES = 500  # lines of our own in each room; the oldest go
@@ -34,8 +35,8 @@ class Painting(App[None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "Quit", priority=True),
-        Binding("ctrl+n", "next_room(1)", "Next room", priority=True),
-        Binding("ctrl+p", "next_room(-1)", "Previous room", priority=True),
+        Binding("ctrl+n", "next_room(1)", "Next room"),  # behind what was typed before, which is for this room
+        Binding("ctrl+p", "next_room(-1)", "Previous room"),
         Binding("pageup", "page(-1)", "Older", priority=True),
         Binding("pagedown", "page(1)", "Newer", priority=True),
         Binding("ctrl+t", "theme", "Light or dark", priority=True),
@@ -61,7 +62,7 @@ class Painting(App[None]):
                 yield MessageView(id="messages")
             yield Static("", id="people", markup=False)
         yield Static("", id="status", markup=False)
-        yield Input(placeholder="write, or /help", id="words")
+        yield Words(placeholder="write, or /help", id="words")
 
     @property
     def model(self) -> RoomModel:

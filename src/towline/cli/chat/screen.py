@@ -287,7 +287,6 @@ class ChatApp(Painting):
     @on(Input.Submitted, "#words")
     def _submitted(self, event: Input.Submitted) -> None:
         text = event.value
-        event.input.value = ""
         if not text.strip():
             return
         self.query_one(MessageView).to_end()

@@ -52,11 +52,14 @@ class MessageView(ScrollView, can_focus=False):
         place = None if self._stick else self._place()
         self._blocks = blocks
         self._layout()
+        self._go_on(place)
+        self.refresh()
+
+    def _go_on(self, place: tuple[object, int] | None) -> None:
         if self._stick:
             self.to_end()
         elif place is not None and (line := self._line_of(*place)) is not None:
             self.call_after_refresh(lambda: self.scroll_to(y=line, animate=False, immediate=True))
-        self.refresh()
 
     def _place(self) -> tuple[object, int] | None:
         """The block whose line is the uppermost in sight, and which of its lines that is."""
@@ -66,7 +69,7 @@ class MessageView(ScrollView, can_focus=False):
     def _line_of(self, key: object, line: int) -> int | None:
         for (each, _), start in zip(self._blocks, self._starts, strict=True):
             if each == key:
-                return start + line
+                return min(start + line, start + len(self._wrapped[key]) - 1)
         return None
 
     def to_end(self) -> None:
@@ -102,9 +105,9 @@ class MessageView(ScrollView, can_focus=False):
         self.virtual_size = Size(width, len(self._lines))
 
     def on_resize(self, event: events.Resize) -> None:
+        place = None if self._stick else self._place()
         self._layout()
-        if self._stick:
-            self.to_end()
+        self._go_on(place)
 
     def render_line(self, y: int) -> Strip:
         """One line of the screen."""
