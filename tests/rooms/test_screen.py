@@ -19,6 +19,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
 import towline
+from towline.base.errors import NoGrant
 from towline.cli.chat.model import RoomModel
 from towline.cli.chat.screen import ChatApp
 from towline.cli.chat.view import MessageView
@@ -120,6 +121,20 @@ def test_a_bug_does_not_leave_a_room_silent(tmp_path: Path, monkeypatch: pytest.
             assert isinstance(app.ended_by, RuntimeError)
 
     run(go())
+
+
+def test_a_room_that_cannot_be_had_is_said_and_no_other_is_opened_instead(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            home = await joined(node, tmp_path / "ann", "ann", "chat=lobby")
+            async with towline.connect("home", home=home) as line:
+                app = ChatApp(line, "ops")
+                app.models["@bob"] = RoomModel("@bob")  # the list of rooms has come already
+                async with app.run_test(size=(80, 24)):
+                    await until(lambda: app.ended_by is not None or app.current != "ops")
+                assert isinstance(app.ended_by, NoGrant)
+
+    run(work())
 
 
 def test_every_slash_command_answers(tmp_path: Path) -> None:

@@ -123,12 +123,16 @@ class ChatApp(Painting):
             task.cancel()
         self.handles.pop(name, None)
         self.models.pop(name, None)
-        others = [each for each in self.models if self.models[each].joined]
+        others = self._joined()
         if not others:
             self.exit()
         elif self.current == name:
             self.open_room(others[0])
         self.show_rooms()
+
+    def _joined(self) -> list[str]:
+        """The rooms that somebody chose to be in; the others are only listed."""
+        return [name for name, model in self.models.items() if model.joined]
 
     @property
     def handle(self) -> Room:
@@ -171,10 +175,10 @@ class ChatApp(Painting):
         if self._following.get(name) is task:
             del self._following[name]
         if isinstance(error, TowlineError):
-            if len(self.models) > 1 and name in self.models:
-                self.models.pop(name)
+            if others := [each for each in self._joined() if each != name]:
+                self.models.pop(name, None)
                 self.handles.pop(name, None)
-                self.open_room(next(iter(self.models)))
+                self.open_room(self.current if self.current in others else others[0])
                 self.note(f"{name}: {error.sentence}")
             else:
                 self.ended_by = error
