@@ -35,6 +35,7 @@ class MessageView(ScrollView, can_focus=False):
         self._lines: list[Strip] = []
         self._width = 0
         self._stick = True  # the newest line stays in sight; until somebody scrolls up
+        self._held: tuple[object, int] | None = None  # the place to go back to once the lines are laid out anew
         self._wrapper = Console(width=80, color_system="truecolor", force_terminal=True)
 
     @property
@@ -58,11 +59,19 @@ class MessageView(ScrollView, can_focus=False):
     def _go_on(self, place: tuple[object, int] | None) -> None:
         if self._stick:
             self.to_end()
-        elif place is not None and (line := self._line_of(*place)) is not None:
-            self.call_after_refresh(lambda: self.scroll_to(y=line, animate=False, immediate=True))
+        elif place is not None:
+            self._held = place
+            self.call_after_refresh(self._return)
+
+    def _return(self) -> None:
+        place, self._held = self._held, None
+        if place is not None and (line := self._line_of(*place)) is not None:
+            self.scroll_to(y=line, animate=False, immediate=True)
 
     def _place(self) -> tuple[object, int] | None:
         """The block whose line is the uppermost in sight, and which of its lines that is."""
+        if self._held is not None:
+            return self._held
         at = bisect_right(self._starts, int(self.scroll_offset.y)) - 1
         return (self._blocks[at][0], int(self.scroll_offset.y) - self._starts[at]) if at >= 0 else None
 
@@ -120,6 +129,8 @@ class MessageView(ScrollView, can_focus=False):
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
+        if self._held is not None:
+            return  # nobody scrolled: the lines are others now
         if new_value < old_value or self.at_end:
             self._stick = self.at_end
         if new_value <= 0 < old_value:
