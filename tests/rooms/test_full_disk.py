@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import force_setattr
-from tests.kit import joined, run, serving
+from tests.kit import joined, run, serving, until
 from tests.rooms.kit import listening, texts_of
 
 import towline
@@ -47,6 +47,8 @@ def test_nothing_is_acknowledged_that_is_not_kept(tiny: Path, tmp_path: Path) ->
                         kept.append(text)
                 assert await texts_of(line, "lobby") == kept
                 assert line.cuts == 0
+                async with towline.connect("home", home=home) as another:  # who comes anew reads, too
+                    assert await texts_of(another, "lobby") == kept
                 ballast.unlink()
                 await room.say("after")
                 kept.append("after")
@@ -57,5 +59,29 @@ def test_nothing_is_acknowledged_that_is_not_kept(tiny: Path, tmp_path: Path) ->
             force_setattr(line.target, "addresses", (node.listening.address,))
             async with line:
                 assert await texts_of(line, "lobby") == kept
+
+    run(work())
+
+
+def test_what_was_read_is_noted_when_there_is_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            assert node._rooms is not None
+            assert node._store is not None
+            rows, refused = node._store.rooms, []
+
+            def full(reads: object) -> None:
+                refused.append(reads)
+                raise NoSpace
+
+            home = await joined(node, tmp_path / "ann")
+            async with towline.connect("home", home=home) as line, listening(line.room("lobby")) as seen:
+                with monkeypatch.context() as patched:
+                    patched.setattr(rows, "note_reads", full)
+                    await line.room("lobby").say("x")
+                    await seen.until(lambda: seen.texts == ["x"])
+                    seen.room.mark_read(1)
+                    await until(lambda: len(refused) > 1 and refused[-1], "it was tried again")
+                await until(lambda: rows.reads("lobby") == {"ann": 1}, "it is noted")
 
     run(work())

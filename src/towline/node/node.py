@@ -10,8 +10,10 @@ from collections.abc import Callable, Coroutine
 
 from towline.base.errors import (
     BadProof,
+    DiskError,
     Draining,
     InternalError,
+    NoSpace,
     NotJoined,
     Refused,
     Revoked,
@@ -341,7 +343,10 @@ class Node:
             person = known
         if person.revoked:
             raise Revoked
-        self._store.people.seen(person.name, now)
+        try:
+            self._store.people.seen(person.name, now)
+        except (NoSpace, DiskError) as error:  # who comes to read, or to make room, is let in all the same
+            log.warning("That %s was here could not be noted: %s", person.name, error.sentence)
         return person.name, Grants.parse(person.grants)
 
     def _still_welcome(self, name: str) -> bool:

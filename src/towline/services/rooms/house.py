@@ -55,6 +55,7 @@ class House:
         self._closing: dict[str, asyncio.Task[None]] = {}
         self._buckets: dict[str, Bucket] = {}
         self._books: asyncio.Task[None] | None = None
+        self._books_refused = False  # by the disk
         self._restored = False
         self._went_back: set[str] = set()  # rooms that began a new epoch because of what a reader had seen
         self._going_back = asyncio.Lock()
@@ -323,27 +324,40 @@ class House:
         retained = time.monotonic()
         while True:
             await asyncio.sleep(BOOKS_SECONDS)
-            try:
-                await self._save(list(self._rooms.values()))
-                if time.monotonic() - retained >= RETAIN_SECONDS:
-                    retained = time.monotonic()
-                    for room in list(self._rooms.values()):
-                        await asyncio.to_thread(room.log.journal.retain)
-            except TowlineError as error:  # a full disk; the logs themselves say so to whoever writes
-                log.warning("The books of the rooms could not be kept: %s", error.sentence)
+            await self._save(list(self._rooms.values()))
+            if time.monotonic() - retained >= RETAIN_SECONDS:
+                retained = time.monotonic()
+                for room in list(self._rooms.values()):
+                    await asyncio.to_thread(room.log.journal.retain)
 
     async def _save(self, rooms: list[Room]) -> None:
-        """How far the logs are, and who read what."""
-        marks, reads = [], []
+        """How far the logs are, and who read what. What a full disk does not take now is written later: the logs
+        themselves say so to whoever writes, and who reads is not held up."""
+        marks, reads = {}, []
         for room in rooms:
-            epoch, seq = room.reached()
-            if seq != room.saved_seq or epoch != room.row.epoch:
-                marks.append((room.name, epoch, seq))
-                room.saved_seq, room.row = seq, replace(room.row, epoch=epoch, seq=seq)
-            reads += [(room.name, person, room.read[person]) for person in room.unsaved_reads]
+            reached = room.reached()
+            if reached.seq != room.saved_seq or reached.epoch != room.row.epoch:
+                marks[room] = reached
+            reads += [(room, person, room.read[person]) for person in room.unsaved_reads]
             room.unsaved_reads.clear()
-        if marks or reads:
-            await asyncio.to_thread(self._write, marks, reads)
+        if not marks and not reads:
+            return
+        try:
+            await asyncio.to_thread(
+                self._write,
+                [(room.name, *reached) for room, reached in marks.items()],
+                [(room.name, person, seq) for room, person, seq in reads],
+            )
+        except TowlineError as error:
+            for room, person, _ in reads:
+                room.unsaved_reads.add(person)
+            if not self._books_refused:
+                log.warning("The books of the rooms could not be kept: %s", error.sentence)
+            self._books_refused = True
+            return
+        self._books_refused = False
+        for room, reached in marks.items():
+            room.saved_seq, room.row = reached.seq, replace(room.row, epoch=reached.epoch, seq=reached.seq)
 
     def _write(self, marks: list[tuple[str, int, int]], reads: list[tuple[str, str, int]]) -> None:
         with self._store.database.transaction(durable=False):
@@ -363,10 +377,7 @@ class House:
                 await room.close()
             except TowlineError as error:
                 log.warning("Room %s: %s", room.name, error.sentence)
-        try:
-            await self._save(rooms)
-        except TowlineError as error:
-            log.warning("The books of the rooms could not be kept: %s", error.sentence)
+        await self._save(rooms)
 
 
 def _show_out(room: Room) -> None:
