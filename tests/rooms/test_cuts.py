@@ -393,6 +393,24 @@ def test_a_client_that_is_killed_sends_at_the_next_start_once(tmp_path: Path, ad
         node.end()
 
 
+def test_who_speaks_next_hears_of_what_waited_and_is_refused(tmp_path: Path, address: str) -> None:
+    home = tmp_path / "ann"
+    node = NodeProcess(tmp_path, listen=address)
+    try:
+        node.join(home)
+        node.process.kill()
+        node.end()
+        tow("say", "home", "nowhere", "in vain", "--give-up", "0.2s", home=home, expect=6)
+        node = NodeProcess(tmp_path, listen=address)
+        done = tow("say", "home", "lobby", "next", home=home)
+        assert done.stdout == "1\n"
+        assert "nowhere" in done.stderr
+        assert "in vain" in done.stderr, "it is not in the outbox any more: who wants to say it elsewhere has it here"
+        assert _rows(home) == 0
+    finally:
+        node.end()
+
+
 @pytest.mark.parametrize("reached_the_node", [True, False], ids=["in flight", "pending"])
 def test_a_client_killed_by_a_signal_sends_at_the_next_start_once(
     tmp_path: Path, address: str, reached_the_node: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from towline.base.text import printable
 from towline.cli.output import Output
 
 if TYPE_CHECKING:
+    from towline.base.errors import TowlineError
+    from towline.client.outbox import Unsent
     from towline.client.since import Since
     from towline.services.rooms.messages import Entry, Item
 
@@ -35,6 +38,25 @@ def since(text: str) -> Since:
         return parse_since(text, datetime.now().astimezone())
     except UsageError as error:
         raise argparse.ArgumentTypeError(error.sentence) from None
+
+
+def refused(message: Unsent, error: TowlineError) -> str:
+    """What is told of something that an earlier start left in the outbox, and that is not there any more."""
+    from towline.services.rooms.messages import fields_of
+
+    text = printable(str(fields_of(message.body).get("text", "")))
+    return f"What was said in {printable(message.room)} earlier is refused: {error.sentence} It was: {text}"
+
+
+def tell_refused(out: Output) -> Callable[[Unsent, TowlineError], None]:
+    """A listener that says so."""
+
+    def tell(message: Unsent, error: TowlineError) -> None:
+        sentence = refused(message, error)
+        out.event("warning", message=sentence)
+        out.note(sentence)
+
+    return tell
 
 
 def show(out: Output, item: Item) -> None:

@@ -49,10 +49,12 @@ def _standard_input() -> str:
 
 
 async def _say(args: argparse.Namespace, out: Output, text: str) -> int:
+    from towline.cli.roomy import tell_refused
     from towline.cli.running import tell_line_events
     from towline.client.connect import connect
 
     line = connect(args.alias, give_up=args.give_up, on_event=tell_line_events(out))
+    line.on_refused = tell_refused(out)
     try:  # the outbox first, the connection after: what was said is kept even if the node is down
         waiting = line.room(args.room).post(text, kind="me" if args.me else "message", id=args.id)
         cursor = await waiting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from towline.base.errors import PeerError, TowlineError, UsageError
 from towline.base.ids import encode
+from towline.base.text import printable
 from towline.client import rows
 from towline.client.reach import Reach, ask
 from towline.client.saying import measured, names, parcels, tell_all, tell_one, waiter
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from towline.client.outbox import Unsent
     from towline.client.parcel import Outcome, Told
 
+log = logging.getLogger("towline.client")
 _REPORT_SECONDS = 1.0  # between two reports of how far we are
 _LOOKS = 4
 _LONGEST_PAUSE = 5.0
@@ -35,12 +38,18 @@ def _silent(_: Signal) -> None:
     """Nobody listens."""
 
 
+def _log_refused(message: Unsent, error: TowlineError) -> None:
+    """Whoever said it is not here any more, or did not wait."""
+    log.warning("What was said in %s is refused: %s", printable(message.room), error.sentence)
+
+
 class RoomVerbs(Reach):
-    """What a line can do with rooms."""
+    """What a line can do with rooms. `on_refused` hears of what an earlier start left in the outbox and the node does
+    not take."""
 
     outbox: bool
     _mailing: Mailing | None = None
-    on_refused: Callable[[Unsent, TowlineError], None] = staticmethod(lambda message, error: None)
+    on_refused: Callable[[Unsent, TowlineError], None] = staticmethod(_log_refused)
 
     def room(self, name: str) -> Room:
         """A room; `@NAME` is the one of NAME and us. Nothing is sent yet."""

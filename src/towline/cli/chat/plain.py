@@ -29,10 +29,12 @@ def run_plain(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _chat(args: argparse.Namespace, out: Output) -> int:
+    from towline.cli.roomy import tell_refused
     from towline.cli.running import tell_line_events
     from towline.client.connect import connect
 
     async with connect(args.alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
+        line.on_refused = tell_refused(out)
         room = line.room(args.room)
         room.nick = args.nick
         talk = Talk(room, out)

@@ -16,6 +16,7 @@ from towline.cli.chat.commands import Commands
 from towline.cli.chat.model import KEPT_ROWS, MOST_ROWS, Pending, RoomModel
 from towline.cli.chat.painting import Painting
 from towline.cli.chat.view import MessageView
+from towline.cli.roomy import refused
 from towline.client.line import Connected, Line, LineEvent, Reconnecting
 from towline.client.rooms import Room
 from towline.client.since import Since
@@ -71,7 +72,7 @@ class ChatApp(Painting):
         self.query_one("#rooms", OptionList).can_focus = False
         self.query_one("#words", Input).focus()
         self.line.on_event = self._on_line
-        self.line.on_refused = lambda message, error: self.note(f"{error.sentence} ({message.room})", message.room)
+        self.line.on_refused = lambda message, error: self.note(refused(message, error), message.room)
         self.set_interval(ROOMS_SECONDS, lambda: self.work(self._look_at_rooms()))
         self.set_interval(RECEIPTS_SECONDS, lambda: self.work(self._look_at_receipts()))
         self.set_interval(1.0, self._show_status)
