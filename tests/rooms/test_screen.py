@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -211,6 +211,30 @@ def test_what_is_typed_ahead_and_pasted_is_said_whole_in_order_and_once(tmp_path
             assert [item.text async for item in room.history()] == ["one", "two", "three", "still here"]
 
     run(work())
+
+
+def test_who_is_away_is_so_in_every_room_and_after_a_restart_of_the_node(tmp_path: Path, address: str) -> None:
+    async def work() -> None:
+        first = AsyncExitStack()
+        node = await first.enter_async_context(serving(tmp_path / "data", listen=address))
+        home = await joined(node, tmp_path / "ann")
+        async with first, towline.connect("home", home=home) as line:
+            app = ChatApp(line, "lobby")
+            async with app.run_test(size=(80, 24)) as pilot:
+                await until(lambda: app.models["lobby"].people)
+                await write(pilot, "/away")
+                await write(pilot, "/join aside")
+                await until(lambda: _state(app, "aside") == "away", "also where we came later")
+                await first.aclose()
+                app.models["lobby"].people.clear()
+                async with serving(tmp_path / "data", listen=address):
+                    await until(lambda: _state(app, "lobby") == "away", "also for a node that knows nothing")
+
+    run(work())
+
+
+def _state(app: ChatApp, room: str) -> object:
+    return app.models[room].people.get("ann", {}).get("state")
 
 
 def test_unread_counts_and_history_by_scrolling(tmp_path: Path) -> None:

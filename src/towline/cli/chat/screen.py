@@ -147,13 +147,24 @@ class ChatApp(Painting):
             since = Cursor(int(info["epoch"]), max(int(info["first"]), int(info["last"]) - FIRST_PAGE + 1))
         behind = int(info["last"])
         async for item in handle.follow(
-            since, create=True, on_signal=partial(self._on_signal, model), on_open=lambda _: self._connected()
+            since,
+            create=True,
+            on_signal=partial(self._on_signal, model),
+            on_open=lambda _: self._opened(handle),
         ):
             shown = model.name == self.current and self._here
             model.add(item, seen=shown or item.next.seq <= behind + 1)
             looks_back = model.name == self.current and not self.query_one(MessageView).sticks
             model.trim(MOST_ROWS if looks_back else KEPT_ROWS)
             self._show_soon(model)
+
+    def _opened(self, handle: Room) -> None:
+        """The room is followed (again): what the node may not know of us any more."""
+        self._connected()
+        if not self._here:
+            handle.away(True)
+        elif handle.name == self.current:
+            self._mark_read()
 
     def _show_soon(self, model: RoomModel) -> None:
         """What comes in one batch is shown together."""
