@@ -63,6 +63,34 @@ def test_nothing_is_acknowledged_that_is_not_kept(tiny: Path, tmp_path: Path) ->
     run(work())
 
 
+@pytest.mark.parametrize("by_admin", [False, True])
+def test_what_was_deleted_stays_so_though_the_books_could_not_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_admin: bool
+) -> None:
+    def full(*_: object) -> None:
+        raise NoSpace
+
+    async def work() -> None:
+        async with serving(tmp_path / "data") as node:
+            home = await joined(node, tmp_path / "ann", "ann", "admin")
+            async with towline.connect("home", home=home) as line:
+                room = line.room("lobby")
+                secret, other = await room.say("a secret"), await room.say("no secret")
+                assert node._store is not None
+                monkeypatch.setattr(node._store.rooms, "remove", full)
+                await (room.remove(secret) if by_admin else room.delete(secret))
+                assert "a secret" not in await texts_of(line, "lobby")
+        async with serving(tmp_path / "data") as node:
+            line = towline.connect("home", home=home)
+            force_setattr(line.target, "addresses", (node.listening.address,))
+            async with line:
+                texts = await texts_of(line, "lobby")
+                assert "a secret" not in texts
+                assert texts[other - 1] == "no secret"
+
+    run(work())
+
+
 def test_what_was_read_is_noted_when_there_is_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         async with serving(tmp_path / "data") as node:

@@ -151,6 +151,11 @@ class House:
         if self._closed:
             await room.close()
             raise UnknownRoom("The node is shutting down.")
+        try:
+            await room.find_removed(row.seq)
+        except TowlineError:
+            await room.close()
+            raise
         self._rooms[name] = room
         await self._save([room])
         return room
@@ -304,15 +309,9 @@ class House:
     async def remove(self, room: Room, seq: int, admin: str) -> int:
         """Remove a message. Raises NotFound."""
         await room.record(seq)
-        number = await room.append(note_payload("delete", admin, "", ref=seq))
-        await self.removed(room, seq)
+        number = await room.remove(seq, note_payload("delete", admin, "", ref=seq))
         await self.audit(admin, "remove", room.name, f"message {seq}")
         return number
-
-    async def removed(self, room: Room, seq: int) -> None:
-        """Remember that a message was removed."""
-        room.hide(seq)
-        await asyncio.to_thread(self._store.rooms.remove, room.name, seq)
 
     async def audit(self, who: str, action: str, room: str, detail: str) -> None:
         """Note it in the audit log."""
@@ -331,26 +330,32 @@ class House:
                     await asyncio.to_thread(room.log.journal.retain)
 
     async def _save(self, rooms: list[Room]) -> None:
-        """How far the logs are, and who read what. What a full disk does not take now is written later: the logs
-        themselves say so to whoever writes, and who reads is not held up."""
-        marks, reads = {}, []
+        """How far the logs are, what was removed up to there, who read what. What a full disk does not take now is
+        written later: the logs themselves say so to whoever writes, and who reads is not held up."""
+        marks: dict[Room, Cursor] = {}
+        reads, removed = [], []
         for room in rooms:
             reached = room.reached()
-            if reached.seq != room.saved_seq or reached.epoch != room.row.epoch:
+            if reached is not None and (reached.seq != room.saved_seq or reached.epoch != room.row.epoch):
                 marks[room] = reached
             reads += [(room, person, room.read[person]) for person in room.unsaved_reads]
+            removed += [(room, seq) for seq in room.unsaved_removed]
             room.unsaved_reads.clear()
-        if not marks and not reads:
+            room.unsaved_removed.clear()
+        if not (marks or reads or removed):
             return
         try:
             await asyncio.to_thread(
                 self._write,
                 [(room.name, *reached) for room, reached in marks.items()],
                 [(room.name, person, seq) for room, person, seq in reads],
+                [(room.name, seq) for room, seq in removed],
             )
         except TowlineError as error:
             for room, person, _ in reads:
                 room.unsaved_reads.add(person)
+            for room, seq in removed:
+                room.unsaved_removed.add(seq)
             if not self._books_refused:
                 log.warning("The books of the rooms could not be kept: %s", error.sentence)
             self._books_refused = True
@@ -359,10 +364,14 @@ class House:
         for room, reached in marks.items():
             room.saved_seq, room.row = reached.seq, replace(room.row, epoch=reached.epoch, seq=reached.seq)
 
-    def _write(self, marks: list[tuple[str, int, int]], reads: list[tuple[str, str, int]]) -> None:
+    def _write(
+        self, marks: list[tuple[str, int, int]], reads: list[tuple[str, str, int]], removed: list[tuple[str, int]]
+    ) -> None:
         with self._store.database.transaction(durable=False):
             self._store.rooms.reached(marks)
             self._store.rooms.note_reads(reads)
+            for name, seq in removed:
+                self._store.rooms.remove(name, seq)
 
     async def close(self) -> None:
         """Finish what was said, note how far it got."""

@@ -114,10 +114,6 @@ class Posting:
         room.wrote(tickets.batch.error)
         for line in _answers(posts, tickets, room.log.journal.cursor):
             self._answer(line)
-        if posts[0].kind == "delete" and tickets.kept_all:
-            room.hide(posts[0].ref)
-            removing = self._loop.create_task(self._house.removed(room, posts[0].ref))
-            removing.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def _answer(self, line: bytes) -> None:
         """Answers that come together leave together."""

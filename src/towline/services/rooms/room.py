@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -23,6 +24,7 @@ from towline.base.quantity import format_duration
 from towline.journal import START, Cursor, Record, Retention
 from towline.journal.aio import FileLog
 from towline.journal.batch import Options, Tickets
+from towline.journal.interface import READ_BYTES, READ_RECORDS
 from towline.services.rooms.fanout import Fanout, Follower
 from towline.services.rooms.limits import ROOM_KEPT
 from towline.services.rooms.messages import RECORD_KIND, SAID, Fields, Post, entries_of, fields_of
@@ -53,6 +55,8 @@ class Room:
         self.members, self.mutes, self.removed, self.read = members, mutes, removed, read
         self.got: dict[str, int] = {}  # who has received up to which seq; not kept
         self.unsaved_reads: set[str] = set()
+        self.unsaved_removed: set[int] = set()
+        self.removing = 0  # deletions on their way to the log
         self.fanout = Fanout(log, removed.__contains__)
         self.presence = Presence(lambda line, besides: self.fanout.signal(line, besides=besides), grace=grace)
         self.saved_seq = row.seq
@@ -90,12 +94,37 @@ class Room:
             await self._check_reference(posts[0], person, moderates=moderates)
         if not (self._open.is_set() and self.log.journal.has_room()):
             await self._wait_room()
-        self.log.post(RECORD_KIND, entries_of(posts, person, owner), settled)
+        entries = entries_of(posts, person, owner)
+        if posts[0].kind != "delete":
+            self.log.post(RECORD_KIND, entries, settled)
+            return
+        self.removing += 1
+        try:
+            self.log.post(RECORD_KIND, entries, partial(self._removed, posts[0].ref, settled))
+        except TowlineError:
+            self.removing -= 1
+            raise
+
+    def _removed(self, seq: int, settled: Callable[[Tickets], None], tickets: Tickets) -> None:
+        self.removing -= 1
+        if isinstance(kept := tickets.outcomes[0], int) and tickets.failure(kept) is None:
+            self.hide(seq)
+        settled(tickets)
 
     async def append(self, payload: bytes) -> int:
         """Keep a record of the node's own; its seq."""
         await self._wait_room()
         return await self.log.append(RECORD_KIND, payload)
+
+    async def remove(self, seq: int, payload: bytes) -> int:
+        """Keep the deletion of a message; its seq."""
+        self.removing += 1
+        try:
+            number = await self.append(payload)
+            self.hide(seq)
+        finally:
+            self.removing -= 1
+        return number
 
     async def _wait_room(self) -> None:
         """Until the log takes more; it may be exchanged meanwhile."""
@@ -116,8 +145,20 @@ class Room:
 
     def hide(self, seq: int) -> None:
         """From now on the text of this message is not given out."""
-        self.removed.add(seq)
+        if seq not in self.removed:
+            self.removed.add(seq)
+            self.unsaved_removed.add(seq)
         self.fanout.forget_batches()
+
+    async def find_removed(self, after: int) -> None:
+        """What was taken back behind the record `after`. The log has it for certain, the books perhaps not yet: they
+        may have been killed in between, or there was no room for them."""
+        cursor = self.log.journal.cursor(min(after + 1, self.log.end.seq))
+        while items := await self.fanout.read(cursor, limit_bytes=READ_BYTES, limit_records=READ_RECORDS):
+            for item in items:
+                if isinstance(item, Record) and b'"kind":"delete"' in item.payload:
+                    self.hide(int(fields_of(item.payload)["ref"]))
+            cursor = items[-1].next
 
     def check_mute(self, person: str) -> None:
         """Raise Muted."""
@@ -254,9 +295,10 @@ class Room:
             finally:
                 self._open.set()
 
-    def reached(self) -> Cursor:
-        """The newest record that is certainly on the disk."""
-        return self.log.journal.high_water
+    def reached(self) -> Cursor | None:
+        """The newest record that is certainly on the disk, to be noted together with what was removed; None while
+        that is not known."""
+        return None if self.removing else self.log.journal.high_water
 
     async def begin_post(self) -> None:
         """A stream that posts here; the room stays open for it."""
