@@ -88,6 +88,22 @@ def test_q_alone_leaves(home: Path, word: str) -> None:
     assert done.stdout.endswith("1 ann: q is a letter\n")
 
 
+def test_when_the_reader_leaves_it_is_said_once_what_stays_in_the_outbox(home: Path) -> None:
+    lines = b"".join(b"%d\n" % number for number in range(500))
+    with subprocess.Popen(
+        [*TOW, "chat", "home", "left"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=environment(home),
+    ) as chat:  # fmt: skip
+        assert chat.stdin is not None
+        assert chat.stdout is not None
+        assert chat.stderr is not None
+        chat.stdout.close()
+        chat.stdin.write(lines)
+        chat.stdin.close()
+        assert chat.stderr.read().count(b"outbox") <= 1
+        assert chat.wait(DEADLINE) != 0
+
+
 def test_no_screen_is_painted_into_a_file(home: Path) -> None:
     ours, theirs = os.openpty()
     try:

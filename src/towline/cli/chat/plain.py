@@ -56,6 +56,7 @@ class Talk:
         self._news = asyncio.Event()
         self._wanted = 0
         self._failed: TowlineError | None = None
+        self._told: set[str] = set()
         self._waiting = 0
         self.ended = asyncio.Event()
         self._opened = asyncio.Event()
@@ -130,6 +131,9 @@ class Talk:
 
     def _fail(self, error: TowlineError) -> None:
         self._failed = self._failed or error
+        if error.retryable and error.sentence in self._told:
+            return  # a line that goes down is one failure, however many messages wait for it
+        self._told.add(error.sentence)
         self._out.error(error, verb="chat")
 
     async def _changed(self) -> None:
