@@ -175,6 +175,9 @@ def test_every_slash_command_answers(tmp_path: Path) -> None:
                 await write(pilot, "/msg bob psst")
                 await sees(app, pilot, "psst ✓")
                 assert app.current == "@bob"
+                await write(pilot, "/join the den")
+                await sees(app, pilot, "one word")
+                assert "the" not in app.models, "no room is made by a slip of the pen"
                 await write(pilot, "/join den private")
                 await until(lambda: app.current == "den" and app.models["den"].people, "den")
                 await write(pilot, "/invite bob")

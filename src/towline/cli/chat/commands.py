@@ -39,6 +39,8 @@ class Commands:
     def join(self, rest: str) -> None:
         name, _, how = _need(rest, "/join ROOM [private]").partition(" ")
         name = name.removeprefix("#")
+        if how not in ("", "private"):
+            raise UsageError(f"A room's name is one word; {printable(how, limit=40)!r} is too much.")
         if how == "private":
             self._app.work(self._app.line.room(name).join(private=True))
         self._app.open_room(name)
