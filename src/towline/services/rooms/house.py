@@ -332,8 +332,7 @@ class House:
     async def _save(self, rooms: list[Room]) -> None:
         """How far the logs are, what was removed up to there, who read what. What a full disk does not take now is
         written later: the logs themselves say so to whoever writes, and who reads is not held up."""
-        marks: dict[Room, Cursor] = {}
-        reads, removed = [], []
+        marks, reads, removed = dict[Room, Cursor](), [], []
         for room in rooms:
             reached = room.reached()
             if reached is not None and (reached.seq != room.saved_seq or reached.epoch != room.row.epoch):
