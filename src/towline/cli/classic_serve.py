@@ -22,7 +22,8 @@ from towline.classic.server import OnEvent, Peer, Server
 from towline.classic.shell import Rules, Shell
 from towline.classic.text import DEFAULT_TEMPLATE, Answering, reply_with, upper
 from towline.cli.classic import check_over
-from towline.cli.output import Output, ended_by_signals, lasting
+from towline.cli.output import Output, lasting
+from towline.cli.running import hear_signals
 from towline.services.files.tree import Root
 
 _WARNING = "NO ENCRYPTION: everybody on the way can read and change what is said."
@@ -48,9 +49,9 @@ async def _serve(
     if isinstance(dialect, Chat):
         listen_to_operator(0, dialect.operator)
     stop = asyncio.Event()
-    with ended_by_signals(stop.set):
-        async with server.running():
-            await stop.wait()
+    hear_signals(stop.set)
+    async with server.running():
+        await stop.wait()
 
 
 def _address(args: argparse.Namespace) -> Address:

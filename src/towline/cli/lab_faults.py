@@ -75,12 +75,12 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _relay(proxy: FaultProxy) -> None:
-    from towline.cli.output import ended_by_signals
+    from towline.cli.running import hear_signals
 
     stop = asyncio.Event()
-    with ended_by_signals(stop.set):
-        async with proxy:
-            await stop.wait()
+    hear_signals(stop.set)
+    async with proxy:
+        await stop.wait()
 
 
 class _Told:

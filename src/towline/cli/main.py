@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from towline.base.errors import Exit, InternalError, Interrupted, TowlineError
+from towline.base.errors import DiskError, Exit, InternalError, Interrupted, TowlineError
 from towline.base.version import __version__
 from towline.cli import cycles
 
@@ -49,6 +49,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "lab": ("lab", "see on real sockets what happens on the wire"),
 }
 
+_READER_LEFT = 128 + 13  # as a shell shows a death by SIGPIPE
 LAST_SECONDS = 2.0
 
 _INTRODUCTION = """\
@@ -70,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         _end_anyway(status)
         return status
     finally:
+        _settle()
         cycles.never_again()
 
 
@@ -96,28 +98,26 @@ def _hear_interrupts(heard: bool) -> None:
 
 def _main(arguments: list[str], *, ours: bool = False) -> int:
     if arguments[:1] == ["--version"]:
-        print(f"tow {__version__}")
-        return Exit.OK
+        return _said(f"tow {__version__}\n", Exit.OK)
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        print(_overview())
-        return Exit.OK if arguments else Exit.USAGE
+        return _said(f"{_overview()}\n", Exit.OK if arguments else Exit.USAGE)
     verb = arguments[0]
     if verb not in VERBS:
-        print(f"tow: there is no verb {verb!r}.{_suggestion(verb)} `tow --help` lists them.", file=sys.stderr)
+        _complain(f"tow: there is no verb {verb!r}.{_suggestion(verb)} `tow --help` lists them.")
         return Exit.USAGE
     return _run_verb(verb, arguments[1:], ours)
 
 
 def _run_verb(verb: str, arguments: list[str], ours: bool) -> int:
-    from towline.cli.output import Output, parser_for, shown
+    from towline.cli.output import Output, give_up, parser_for, shown
 
     module = import_module(f"towline.cli.{VERBS[verb][0]}")
     parser = parser_for(verb, module.__doc__ or "", VERBS[verb][1])
     module.configure(parser)
     try:
         args = parser.parse_args(arguments)
-    except SystemExit as stop:  # argparse has already said what is wrong
-        return int(stop.code or 0)
+    except SystemExit as stop:  # argparse has already said what is wrong, or what the options are
+        return _said("", int(stop.code or 0))
     out = Output(json=args.json)
     try:
         try:
@@ -135,8 +135,8 @@ def _run_verb(verb: str, arguments: list[str], ours: bool) -> int:
     except TowlineError as error:
         return _fail(out, verb, error)
     except BrokenPipeError:  # the reader of our output left, as `head` does; nothing more to say
-        _give_up_stdout()
-        return 128 + 13
+        give_up(sys.stdout)
+        return _READER_LEFT
     except Exception as error:  # the last line of defence: a sentence, not a traceback
         if os.environ.get("TOWLINE_DEBUG"):
             raise
@@ -158,20 +158,43 @@ def _tap() -> AbstractContextManager[None]:
 
 
 def _fail(out: Output, verb: str, error: TowlineError) -> int:
+    """Say what went wrong, if anybody can be told. The exit status says it in any case."""
     try:
         out.error(error, verb=verb)
-    except (TowlineError, OSError):  # --json, and the output cannot be written
-        print(f"tow {verb}: {error.sentence}", file=sys.stderr)
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _give_up_stdout()
+    except (TowlineError, OSError, KeyboardInterrupt):  # the output cannot be written, or nobody reads it
+        if out.json:
+            _complain(f"tow {verb}: {error.sentence}")
     return error.exit_status
 
 
-def _give_up_stdout() -> None:
-    """What is still in its buffer goes nowhere, without another complaint at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _said(text: str, status: int) -> int:
+    """Print a text that needs no verb; `status`, or what it is when that does not work."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        return _READER_LEFT
+    except OSError as error:
+        _complain(f"tow: The output cannot be written: {error.strerror}.")
+        return DiskError.exit_status
+    return status
+
+
+def _complain(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, KeyboardInterrupt):
+        pass  # nobody can be told
+
+
+def _settle() -> None:
+    """What a standard stream does not take goes nowhere, without another complaint from Python at the very end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, KeyboardInterrupt):
+            from towline.cli.output import give_up
+
+            give_up(stream)
 
 
 def _stand_in() -> None:

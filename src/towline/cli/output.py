@@ -9,14 +9,55 @@ import argparse
 import contextlib
 import json
 import os
+import select
 import sys
-from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from towline.base.errors import DiskError, TowlineError
+from towline.base.errors import DiskError, Interrupted, TowlineError
 from towline.base.text import printable
 
 SCHEMA_VERSION = 1
+_stuck: TextIO | None = None  # the standard stream that we may just now wait for, because nobody reads it
+
+
+class _writing:  # noqa: N801  # reads as a statement: with _writing(stream):
+    """Context manager around a write that may wait for a reader: `break_off` ends it."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> None:
+        global _stuck
+        _stuck = self._stream
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        global _stuck
+        _stuck = None
+        if isinstance(error, Interrupted | KeyboardInterrupt):
+            give_up(self._stream)
+
+
+def break_off(*_: object) -> None:
+    """A signal handler. The event loop cannot hear of Ctrl-C while it waits for somebody to read what we print: the
+    write is interrupted (signal(7), PEP 475), and this raises Interrupted out of it. A write that is only under way
+    just now is let be."""
+    if _stuck is not None and not _takes_more(_stuck):
+        raise Interrupted
+
+
+def _takes_more(stream: TextIO) -> bool:
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def give_up(stream: TextIO) -> None:
+    """What this standard stream still has in its buffer, and what comes, goes nowhere: nobody takes it."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 class shown:  # noqa: N801  # reads as a statement: with shown():
@@ -35,7 +76,8 @@ class shown:  # noqa: N801  # reads as a statement: with shown():
 class lasting:  # noqa: N801  # reads as a statement: with lasting(...):
     """Context manager around what a server says: it serves on, whether or not that can be written.
 
-    When nobody reads any more (`| head -1`) it goes on in silence; that a disk is full is said once.
+    When nobody reads any more (`| head -1`, or a signal came while a write waited) it goes on in silence; who waits
+    for the signal hears of it all the same. That a disk is full is said once.
     """
 
     __slots__ = ("_said", "_verb")
@@ -56,7 +98,7 @@ class lasting:  # noqa: N801  # reads as a statement: with lasting(...):
             self._said = True
             with contextlib.suppress(OSError):
                 print(f"tow {self._verb}: {error.sentence} It goes on without it.", file=sys.stderr, flush=True)
-        return isinstance(error, DiskError)
+        return isinstance(error, DiskError | Interrupted)
 
 
 class Output:
@@ -67,7 +109,7 @@ class Output:
         self._events_to = events_to
         self._lines_to: TextIO | None = None
         self._held: list[str] | None = None  # lines that wait for the end of the turn
-        self._failure: OSError | DiskError | None = None  # of writing them
+        self._failure: OSError | TowlineError | None = None  # of writing them
 
     def leave_stdout(self) -> None:
         """Standard output belongs to a payload now: everything is said on standard error."""
@@ -103,7 +145,7 @@ class Output:
     def _release(self) -> None:
         try:
             self.release()
-        except (OSError, DiskError) as error:
+        except (OSError, TowlineError) as error:
             self._failure = error  # the loop would only log it; whoever speaks next hears of it
 
     def _raise_failure(self) -> None:
@@ -116,13 +158,24 @@ class Output:
         if self._held is not None:
             self._held.append(text)
             return
-        with shown():
-            print(text, file=(self._events_to if self.json else self._lines_to) or sys.stdout, flush=True)
+        stream = (self._events_to if self.json else self._lines_to) or sys.stdout
+        with shown(), _writing(stream):
+            print(text, file=stream, flush=True)
 
     def note(self, text: str) -> None:
-        """Something said beside the result (standard error), only without --json."""
-        if not self.json:
-            print(text, file=sys.stderr, flush=True)
+        """Something said beside the result (standard error), only without --json.
+
+        The work does not end because a disk has no room for a remark; a reader who left ends it as usual.
+        """
+        if self.json:
+            return
+        try:
+            with _writing(sys.stderr):
+                print(text, file=sys.stderr, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            pass
 
     def error(self, error: TowlineError, *, verb: str, **fields: object) -> None:
         """A failure: an `error` event with --json, one sentence on standard error without."""
@@ -132,44 +185,11 @@ class Output:
 
 
 def _let_go(stream: TextIO) -> None:
-    """Nobody reads it any more, if that is so: what it holds and what will be said there goes nowhere."""
+    """Nobody reads it any more, if that is so."""
     try:
         stream.flush()
     except BrokenPipeError:
-        _to_nowhere(stream)
-
-
-def _to_nowhere(stream: TextIO) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
-
-
-@contextlib.contextmanager
-def ended_by_signals(end: Callable[[], None]) -> Iterator[None]:
-    """Within the block SIGINT and SIGTERM call `end` on the running loop, even while a write keeps it waiting.
-
-    The loop's own handlers would wait for that write, and so for ever where somebody holds the other end of the pipe
-    and does not read. What is full for a second longer is let go of.
-    """
-    import asyncio
-    import select
-    import signal
-
-    loop = asyncio.get_running_loop()
-
-    def on_signal(*_: object) -> None:
-        loop.call_soon_threadsafe(end)
-        for stream in (sys.stdout, sys.stderr):
-            if not select.select([], [stream], [], 1.0)[1]:
-                _to_nowhere(stream)
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        give_up(stream)
 
 
 def parser_for(verb: str, document: str, summary: str) -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from towline.base.errors import Interrupted, UsageError
 from towline.base.quantity import parse_duration, parse_size
 from towline.base.text import printable
 from towline.cli import cycles
-from towline.cli.output import Output
+from towline.cli.output import Output, break_off
 from towline.client.line import LineEvent, Reconnecting
 from towline.runtime.loops import new_event_loop
 
@@ -36,8 +36,7 @@ def run_async(work: Coroutine[object, object, T]) -> T:
                 # would raise wherever we are just then, and what comes of that is for programmers to read.
                 signal.signal(number, signal.SIG_DFL)
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop)
+        hear_signals(stop)
         try:
             return await task
         except asyncio.CancelledError:
@@ -45,6 +44,14 @@ def run_async(work: Coroutine[object, object, T]) -> T:
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(guarded())
+
+
+def hear_signals(heard: Callable[[], object]) -> None:
+    """Have the running loop call `heard` for Ctrl-C and SIGTERM; a write that it waits in just then is broken off."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, heard)
+        signal.signal(number, break_off)  # in the place of a handler that does nothing; the loop hears all the same
 
 
 def duration(text: str) -> float:

@@ -15,11 +15,13 @@ import logging
 import os
 import shlex
 import signal
+import sys
 from contextlib import AbstractContextManager, nullcontext
 
 from towline.base.errors import Exit
 from towline.base.text import printable
 from towline.cli import cycles
+from towline.cli.nodelog import NodeLog
 from towline.cli.output import Output
 
 HURRIED_SECONDS = 2.0
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         spool_per_job=args.spool_per_job,
     )
     if not args.json and not args.quiet:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+        logging.basicConfig(level=logging.INFO, handlers=[NodeLog(sys.stderr.fileno())])
 
     keep_freed_memory()
 
