@@ -71,9 +71,9 @@ class Get(Transfer):
             await side.conclude(lambda: self._tally.counts)
             await in_thread(receiver.close)
 
-        lanes = self.keep_lanes(connection, talk, receiver.drive, lambda: side.whole)
+        beside = (self.keep_lanes(connection, talk, receiver.drive, lambda: side.whole), self.tick())
         try:
-            await conversation(talk, channel, talk.run(side.listen(), conclude(), beside=lanes), receiver.close)
+            await conversation(talk, channel, talk.run(side.listen(), conclude(), beside=beside), receiver.close)
         finally:
             self.in_flight()
             sink.close()

@@ -95,8 +95,8 @@ class Put(Transfer):
             await in_thread(sender.close)
             channel.end()
 
-        lanes = self.keep_lanes(connection, talk, sender.drive, over.is_set)
-        await conversation(talk, channel, talk.run(side.plan(), listen(), beside=lanes), sender.close)
+        beside = (self.keep_lanes(connection, talk, sender.drive, over.is_set), self.tick())
+        await conversation(talk, channel, talk.run(side.plan(), listen(), beside=beside), sender.close)
 
 
 def tree_source(open_root: Callable[[], tuple[Root, str]], links: str) -> Callable[[], Source]:

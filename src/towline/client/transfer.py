@@ -98,6 +98,7 @@ class Transfer(ABC):
         self._tickets: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
         self._started_at = 0.0
         self._node_tally = self._tallies_before = (0, 0)  # the node's counters, and what its predecessors had counted
+        self._told = -1  # the last position
         self._base = 0  # bytes of the total that were there when this conversation began
 
     # --- the two kinds fill in ---
@@ -116,23 +117,19 @@ class Transfer(ABC):
         """Transfer everything. Raises what cannot be mended by trying again, and Unreachable when given up."""
         self._started_at = time.monotonic()
         fruitless = 0
-        ticking = asyncio.ensure_future(self._tick())
-        try:
-            while True:
-                connection = await self.line.connection()
-                before = (self.books.files, self.books.received)
-                try:
-                    await self.converse(connection)
-                    break
-                except TowlineError as error:
-                    if not error.retryable:
-                        raise
-                    fruitless = 0 if before != (self.books.files, self.books.received) else fruitless + 1
-                    if connection.is_open and fruitless >= _FRUITLESS:
-                        raise
-                    self.books.cuts += 1
-        finally:
-            ticking.cancel()
+        while True:
+            connection = await self.line.connection()
+            before = (self.books.files, self.books.received)
+            try:
+                await self.converse(connection)
+                break
+            except TowlineError as error:
+                if not error.retryable:
+                    raise
+                fruitless = 0 if before != (self.books.files, self.books.received) else fruitless + 1
+                if connection.is_open and fruitless >= _FRUITLESS:
+                    raise
+                self.books.cuts += 1
         return self._done()
 
     def _done(self) -> Done:
@@ -157,13 +154,13 @@ class Transfer(ABC):
         self.books.total_files, self.books.total_bytes = files, size
         self.tell(Started(files, size))
 
-    async def _tick(self) -> None:
-        last = -1
+    async def tick(self) -> None:
+        """Beside a conversation: tell how far it got, while something moves."""
         while True:
             await asyncio.sleep(_TICK)
             moved = self.position()
-            if moved != last:
-                last = moved
+            if moved != self._told:
+                self._told = moved
                 self.tell(Progress(self.books.files, self.books.total_files, moved, self.books.total_bytes))
 
     def position(self) -> int:
@@ -281,8 +278,8 @@ class Transfer(ABC):
                         await self._tickets.put((index_of(number), ticket))
                     case _:
                         raise PeerError("The node's tickets cannot be understood.")
-        if self.books.cuts and self.books.files:
-            self.tell(Resumed(self.position(), "", 0))
+            if self.books.cuts and self.books.files:
+                self.tell(Resumed(self.position(), "", 0))
         return channel, answer
 
     async def keep_lanes(self, connection: Connection, talk: Talk, drive: Drive, over: Callable[[], bool]) -> None:
@@ -357,11 +354,11 @@ async def conversation(talk: Talk, channel: Channel, work: Awaitable[None], clos
     """Run `work`, and whatever happens: end the threads that work for it, and the stream."""
     try:
         await work
-    except asyncio.CancelledError:
-        channel.reset()
-        raise
     except TowlineError as error:
         channel.reset(error)
+        raise
+    except BaseException:  # cancelled; or whoever listens failed, and the line goes on
+        channel.reset()
         raise
     finally:
         await to_the_end(close)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Container, Coroutine
+from collections.abc import Awaitable, Callable, Container, Coroutine, Sequence
 from typing import Any, TypeAlias
 
 from towline.base.errors import BadMessage, ConnectionLost, LimitExceeded, TowlineError
@@ -61,18 +61,16 @@ class Talk:
         self._from_thread(self._set_aborted, error)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
-        """Have the loop call `function`, in order with what was said."""
-        self._from_thread(function, *args)
+        """Have the loop call `function`, in order with what was said. What it raises ends the conversation."""
+        self._from_thread(self._call, function, *args)
 
-    async def run(self, *work: Coroutine[Any, Any, None], beside: Coroutine[Any, Any, None] | None = None) -> None:
+    async def run(self, *work: Coroutine[Any, Any, None], beside: Sequence[Coroutine[Any, Any, None]] = ()) -> None:
         """Send what is said while `work` goes on; ends when all of it has ended, or with the first error.
 
         `beside` goes on with it and is cancelled at the end.
         """
         tasks = [asyncio.ensure_future(each) for each in work]
-        helpers = [asyncio.ensure_future(self._send_out())]
-        if beside is not None:
-            helpers.append(asyncio.ensure_future(beside))
+        helpers = [asyncio.ensure_future(each) for each in (self._send_out(), *beside)]
         waiting: set[asyncio.Future[None]] = {*tasks, *helpers, self._aborted}
         try:
             while not all(task.done() for task in tasks):
@@ -111,7 +109,13 @@ class Talk:
         if self._unread > UNREAD.value:
             self._set_aborted(LimitExceeded(f"The other side of the transfer reads nothing (limit {UNREAD.name})."))
 
-    def _set_aborted(self, error: TowlineError) -> None:
+    def _call(self, function: Callable[..., None], *args: Any) -> None:
+        try:
+            function(*args)
+        except Exception as error:  # noqa: BLE001  # bugs of the program that listens, too: it must not wait for ever
+            self._set_aborted(error)
+
+    def _set_aborted(self, error: Exception) -> None:
         if not self._aborted.done():
             self._aborted.set_exception(error)
             self._aborted.exception()  # it may come when nobody waits any more
