@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import subprocess
@@ -10,9 +11,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests import kit
 
 from towline.base.errors import Conflict, InUse
-from towline.store.lock import DataLock, is_running
+from towline.store.lock import DataLock, is_running, lock_for_node, turn
 
 _HOLDER = """
 import sys
@@ -74,6 +76,47 @@ def test_looking_does_not_keep_a_node_from_starting(tmp_path: Path) -> None:
         stop.set()
         for looker in lookers:
             looker.join(20)
+
+
+def test_a_node_that_starts_waits_for_whoever_administers_the_stopped_one(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    taken: list[DataLock] = []
+    starting = threading.Thread(target=lambda: taken.append(lock_for_node(folder)))
+    with turn(folder), DataLock(folder):
+        starting.start()
+        while descriptors_of(os.getpid(), "turn.lock") < 2:
+            assert starting.is_alive(), "it did not wait"
+    starting.join(20)
+    assert is_running(folder)
+    taken[0].release()
+
+
+def test_two_verbs_that_administer_a_stopped_node_take_turns(tmp_path: Path) -> None:
+    """Neither takes the other for the node."""
+    with kit.running_node(tmp_path) as node:
+        pass
+    data = str(node.data)
+    with turn(data), DataLock(data):
+        second = subprocess.Popen(
+            [*kit.TOW, "invite", "ann", "--data", data],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=kit.environment(tmp_path),
+            text=True,
+        )
+        while not descriptors_of(second.pid, "turn.lock"):
+            assert second.poll() is None, second.communicate()
+    said, _ = second.communicate(timeout=kit.DEADLINE)
+    assert (second.returncode, said[:5]) == (0, "tow1-"), said
+
+
+def descriptors_of(pid: int, name: str) -> int:
+    """How many open files of that name a process has."""
+    found = 0
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += Path(os.readlink(link)).name == name
+    return found
 
 
 def test_a_child_does_not_inherit_the_lock(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def administer(args: argparse.Namespace, request: dict[str, Any]) -> Any:
     """Do `request` (see services.admin) on the node of `--data`; what it answers."""
     from towline.node.config import default_unix_path
     from towline.store import DATABASE_FILE
-    from towline.store.lock import is_running
+    from towline.store.lock import is_running, turn
     from towline.trust.home import default_data_folder
 
     data = os.path.abspath(args.data) if args.data else default_data_folder()
@@ -33,12 +33,14 @@ def administer(args: argparse.Namespace, request: dict[str, Any]) -> Any:
         raise NotFound(
             f"There is no node in {printable(data)}; start one with `tow serve`, or name its folder with --data."
         )
-    if args.unix or is_running(data):
-        from towline.cli.running import run_async
-        from towline.client.connect import local_line
+    if not args.unix:
+        with turn(data):
+            if not is_running(data):
+                return _do_stopped(data, request)
+    from towline.cli.running import run_async
+    from towline.client.connect import local_line
 
-        return run_async(_ask(local_line(args.unix or _socket_of(data, default_unix_path(data))), request))
-    return _do_stopped(data, request)
+    return run_async(_ask(local_line(args.unix or _socket_of(data, default_unix_path(data))), request))
 
 
 def _socket_of(data: str, default: str) -> str:

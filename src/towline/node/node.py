@@ -43,7 +43,7 @@ from towline.services.registry import Handler, Registry
 from towline.services.rooms.house import House
 from towline.services.rooms.service import RoomsService
 from towline.store import Store
-from towline.store.lock import DataLock
+from towline.store.lock import DataLock, lock_for_node
 from towline.transports import tcp, unix
 from towline.transports.blocking import BlockingPipe
 from towline.trust.certificate import node_certificate
@@ -225,7 +225,7 @@ class Node:
         with oserrors(config.data):
             os.makedirs(config.data, mode=0o700, exist_ok=True)
         refuse_writable(config.data)
-        self._lock = DataLock(config.data)
+        self._lock = lock_for_node(config.data)
         self._store = Store.open(config.data)
         self.name = config.name or self._store.settings.get("name") or default_name()
         self._store.settings.set("name", self.name)

@@ -1,10 +1,16 @@
-"""One node per data folder, held by flock(2): the kernel lets go of it however the process ends."""
+"""One node per data folder, held by flock(2): the kernel lets go of it however the process ends.
+
+A second lock is held for a moment by whoever has to know whether a node runs and acts upon it: a verb that
+administers a stopped node, a node that starts. Without it two such verbs would take each other for the node.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -13,8 +19,10 @@ from towline.base.oserrors import oserrors
 from towline.base.text import printable
 
 LOCK_FILE = "node.lock"
+TURN_FILE = "turn.lock"
 _TRIES = 200
 _POLL_SECONDS = 0.005
+_TURN_SECONDS = 10.0  # what is done in a turn takes some milliseconds, on a machine that is not overloaded
 
 
 class DataLock:
@@ -56,6 +64,29 @@ class DataLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+@contextmanager
+def turn(folder: str) -> Iterator[None]:
+    """Nobody else starts or administers the stopped node of this folder meanwhile. Waits; raises InUse after 10 s."""
+    path = os.path.join(folder, TURN_FILE)
+    with oserrors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        deadline = time.monotonic() + _TURN_SECONDS
+        while not _flock(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise InUse(f"Another command is at work on the node in {printable(folder)} and does not end.")
+            time.sleep(_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lock_for_node(folder: str) -> DataLock:
+    """The lock of a node that starts: it waits for whoever administers the stopped one, not for another node."""
+    with turn(folder):
+        return DataLock(folder)
 
 
 def is_running(folder: str) -> bool:
