@@ -81,7 +81,7 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1", "1 2", "1e9", "1PB", "٣x"])
+@pytest.mark.parametrize("text", ["", "x", "-1", "1 2", "1e9", "1PB", "٣x", "4611687TB", "9" * 400])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UsageError):
         parse_size(text)

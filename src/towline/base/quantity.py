@@ -10,6 +10,7 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw]?)", re.IGNORECASE)
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _LONGEST = 100 * 365 * 86400.0
+_LARGEST = 1 << 62  # bytes; what a request may ask for
 
 
 def parse_size(text: str) -> int:
@@ -19,7 +20,10 @@ def parse_size(text: str) -> int:
         raise UsageError(f"{text!r} is not a size; write for example 4096, 20MB or 64KiB.")
     number, unit, binary = match.groups()
     base = 1024 if binary else 1000
-    return int(float(number) * base ** " kmgt".index(unit.lower() or " "))
+    size = float(number) * base ** " kmgt".index(unit.lower() or " ")
+    if size > _LARGEST:
+        raise UsageError(f"{text!r} is more than any disk holds.")
+    return int(size)
 
 
 def parse_duration(text: str) -> float:
