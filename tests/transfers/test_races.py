@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from blake3 import blake3
-from tests.transfers.kit import KIB, Town, rubbish, write
+from tests.transfers.kit import KIB, Town, partials, rubbish, write
 
 from towline.base.errors import Conflict, ConnectionLost
 from towline.base.limits import FRAME_BODY
@@ -211,7 +211,14 @@ def test_a_tree_is_counted_whatever_stands_where_the_counting_begins_anew(
 @pytest.mark.parametrize("kind", ["small", "large", "link"])
 @pytest.mark.parametrize(
     ("overwrite", "age", "ends"),
-    [("always", 5, "done"), ("never", 5, "fail"), ("older", 1, "done"), ("older", 5, "kept")],
+    [
+        ("always", 5, "done"),
+        ("never", 5, "fail"),
+        ("older", 1, "done"),
+        ("older", 5, "kept"),
+        ("never", 1, "same"),
+        ("older", 1, "same"),
+    ],
 )
 def test_somebody_writes_the_same_file_into_a_folder_that_was_just_made(
     town: Town, kind: str, overwrite: str, age: int, ends: str
@@ -219,6 +226,12 @@ def test_somebody_writes_the_same_file_into_a_folder_that_was_just_made(
     """Theirs has the time `age`, ours 3: the flag holds for what came meanwhile, too."""
     ours = b"o" * (100 * KIB if kind == "large" else 4)
     theirs = town.share / "t" / "new" / "file"
+
+    def come() -> None:
+        if ends == "same" and kind == "link":
+            theirs.symlink_to("ours")
+        else:
+            write(theirs, ours if ends == "same" else b"theirs", mtime=age)
 
     async def bring(lane: Channel) -> None:
         if kind == "large":
@@ -241,12 +254,12 @@ def test_somebody_writes_the_same_file_into_a_folder_that_was_just_made(
         entry = Entry("new/file", "file", len(ours), 3, 0o644)
         if kind == "link":
             entry = Entry("new/file", "link", 0, 3, 0o777, "ours")
-            write(theirs, b"theirs", mtime=age)
+            come()
         await channel.send(encode_batch([entry]), {"t": "plan", "first": 1})
         async for message in channel.messages():
             header = message.header or {}
             if header.get("t") == "want":
-                write(theirs, b"theirs", mtime=age)
+                come()
                 await bring(lane)
                 if kind == "large":
                     sent = {"t": "sent", "file": 1, "digest": blake3(ours).hexdigest(), "size": len(ours)}
@@ -258,6 +271,7 @@ def test_somebody_writes_the_same_file_into_a_folder_that_was_just_made(
     outcome, rows = town.with_line(work)
     assert outcome["t"] == ("fail" if ends == "fail" else "done")
     assert outcome.get("code", Conflict.code) == Conflict.code
-    assert (b"kept" in rows) == (ends == "kept")
+    assert [note for note in ("kept", "same") if note.encode() in rows] == [ends] * (ends in ("kept", "same"))
     now = os.readlink(theirs).encode() if theirs.is_symlink() else theirs.read_bytes()
-    assert now == ((b"ours" if kind == "link" else ours) if ends == "done" else b"theirs")
+    assert now == ((b"ours" if kind == "link" else ours) if ends in ("done", "same") else b"theirs")
+    assert ends == "fail" or not partials(town.share), "what is of no use is gone"

@@ -121,23 +121,29 @@ class PacksIn:
                 other.append(Outcome(index, len(content), "", error=damaged(entry)))
         settled: list[Outcome] = []
         for (index, digest), one, problem in zip(whole, batch, self._sink.publish_small(batch), strict=True):
-            error, note = self._replace_older(one) if isinstance(problem, Conflict) else (problem, "")
+            error, note = self._look_again(one, digest.hex()) if isinstance(problem, Conflict) else (problem, "")
             if isinstance(error, FATAL):
                 raise error
             if error is None and not note:
                 settled.append(Outcome(index, len(one[1]), digest.hex()))
             else:
-                other.append(Outcome(index, len(one[1]), "", note, error))
+                other.append(Outcome(index, len(one[1]), digest.hex() if note == "same" else "", note, error))
         self._files.voice.settle(settled, True)
         self._files.voice.settle(other, False)
 
-    def _replace_older(self, one: tuple[Entry, memoryview, bool]) -> tuple[TowlineError | None, str]:
+    def _look_again(self, one: tuple[Entry, memoryview, bool], digest: str) -> tuple[TowlineError | None, str]:
         """Something came to be in its place meanwhile: why it is not published, or why it need not be."""
         entry, content, _ = one
-        match self._files.verdict_now(entry):
+        try:
+            verdict = self._files.verdict_now(entry, len(content), digest)
+        except TowlineError as error:
+            return error, ""
+        match verdict:
+            case "same":
+                return None, "same"
             case "keep":
                 return None, "kept"
-            case verdict:
+            case _:
                 return self._sink.publish_small([(entry, content, verdict == "send")])[0], ""
 
 

@@ -103,6 +103,8 @@ class Receiver:
     def _replace_by_link(self, entry: Entry, there: Stat | None) -> str:
         if there is not None and there.kind == "dir":
             raise IsADirectory(f"{quoted(entry.path)} is a folder at the target and a symlink at the source.")
+        if there is not None and there.kind == "other":
+            raise _not_ours_to_replace(entry)
         if there is not None and self._sink.existing_link(entry) == entry.target:
             return "same"
         match self._files.verdict(entry, there):
@@ -124,6 +126,8 @@ class Receiver:
         if there is not None:
             if there.kind == "dir":
                 raise IsADirectory(f"{quoted(entry.path)} is a folder at the target and a file at the source.")
+            if there.kind == "other":
+                raise _not_ours_to_replace(entry)
             file.otherwise = self._files.verdict(entry, there)
             if there.kind == "file" and _may_be_same(entry, there):
                 file.size = there.size
@@ -231,6 +235,11 @@ class Receiver:
 def _may_be_same(entry: Entry, there: Stat) -> bool:
     """Worth a digest. A stream does not tell its size; but what was published from it has its moment as time."""
     return there.size == entry.size or (entry.size < 0 and there.mtime_ns == entry.mtime_ns)
+
+
+def _not_ours_to_replace(entry: Entry) -> Conflict:
+    """A device, a fifo, a socket: something else lives by it, and /dev/null is one."""
+    return Conflict(f"{quoted(entry.path)} is neither a file nor a folder at the target; nothing replaces it.")
 
 
 def _conflict(entry: Entry) -> Conflict:

@@ -47,6 +47,9 @@ class Writing(Protocol):
     def distrust(self) -> None:
         """What is there did not verify: nothing of it counts any more."""
 
+    def abandon(self) -> None:
+        """It is not needed: what stands in its place stays."""
+
     def close(self) -> None:
         """Keep what is there for another time."""
 
@@ -118,7 +121,7 @@ class TreeSink:
         self, root: Root, path: str, *, kind: str, owner: str, parts: OpenParts, digests: DigestCache
     ) -> None:
         self._root = root
-        self._path = path
+        self._path = path.removesuffix("/")
         self._kind = kind
         self._owner = owner
         self._parts = parts
@@ -280,6 +283,10 @@ class _PartWriting:
         """What is there did not verify: nothing of it counts any more."""
         self._part.invalidate([(0, max(self._part.ranges.end, 1))])
         self._digest = FileDigest()
+
+    def abandon(self) -> None:
+        self._part.abandon()
+        self._parts.forget(self._part)
 
     def close(self) -> None:
         self._digests.keep(self._entry.path, self._entry.size, self._entry.mtime_ns, self._digest)

@@ -133,5 +133,8 @@ class _StreamWriting:
     def distrust(self) -> None:
         """It cannot be taken back."""
 
+    def abandon(self) -> None:
+        """Nor can it be left out."""
+
     def close(self) -> None:
         """It goes on in the next conversation."""

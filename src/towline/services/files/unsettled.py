@@ -119,13 +119,19 @@ class Unsettled:
 
     def verdict(self, entry: Entry, there: Stat | None) -> str:
         """What to do when the target has other content: `send`, `keep` or `conflict`."""
+        if there is not None and there.kind == "other":
+            return "conflict"  # a device or a fifo; nothing replaces it
         if self._overwrite == "older":
             return "send" if there is None or there.mtime_ns < entry.mtime_ns else "keep"
         return "send" if self._overwrite == "always" else "conflict"
 
-    def verdict_now(self, entry: Entry) -> str:
-        """The same for a file in whose place something has come to be since that was looked at."""
-        return self.verdict(entry, self._sink.existing(entry))
+    def verdict_now(self, entry: Entry, size: int, digest: str) -> str:
+        """The same for a file in whose place something has come to be since that was looked at; or `same`."""
+        there = self._sink.existing(entry)
+        alike = there is not None and there.kind == "file" and there.size == size
+        if alike and self._sink.existing_digest(entry, lambda: self._closing) == digest:
+            return "same"
+        return self.verdict(entry, there)
 
     def add(self, index: int, file: File) -> None:
         with self._turn:
@@ -287,7 +293,7 @@ class Unsettled:
             if digest != file.digest:
                 self._distrust(index, file, writing)
                 return
-            note = self._publish(file, writing)
+            note = self._publish(file, writing, digest)
         except (Superseded, *FATAL) as error:
             self.voice.abort(error)
         except TowlineError as error:
@@ -297,21 +303,22 @@ class Unsettled:
                 file.over = True
                 mine = self._files.pop(index, None) is file
             if mine:
-                self._left(index, file, published=not note)
-            self.voice.settle([Outcome(index, file.size, "" if note else digest, note)], False)
+                self._left(index, file, published=True)
+            self.voice.settle([Outcome(index, file.size, "" if note == "kept" else digest, note)], False)
 
-    def _publish(self, file: File, writing: Writing) -> str:
-        """The outcome's note: empty, or `kept` when what came meanwhile stays."""
+    def _publish(self, file: File, writing: Writing, digest: str) -> str:
+        """The outcome's note: empty, or `same` or `kept` when what came meanwhile stays."""
         try:
             writing.publish(file.entry, file.size, replace=file.replace)
         except Conflict:
-            match self.verdict_now(file.entry):
+            match self.verdict_now(file.entry, file.size, digest):
                 case "conflict":
                     raise
-                case "keep":
-                    return "kept"
-                case _:
+                case "send":
                     writing.publish(file.entry, file.size, replace=True)
+                case verdict:
+                    writing.abandon()
+                    return "kept" if verdict == "keep" else verdict
         return ""
 
     def _distrust(self, index: int, file: File, writing: Writing) -> None:
