@@ -35,7 +35,7 @@ CASES = [
     ("jobs", [JOB], ["jobs", "home"], [{"age": "x"}, {"argv": 7}, {"on_disconnect": [1]}]),
     ("admin", [AUDIT], ["audit", "home"], [{"time": 1e300}]),
     ("files", [["files", True]], ["ls", "home"], [[["files"]]]),
-    ("files", [["a", "file", 1, 1, 0o644]], ["ls", "home:files"], [[["a", "file", 1, 1 << 80, 0]]]),
+    ("files", [["a", "file", 1, 1, 0o644]], ["ls", "home:files"], [[["a", "file", 1, 1 << 100, 0]]]),
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from towline.base.errors import BadMessage, LimitExceeded, NotFound, PathRefused, TowlineError
 from towline.services.files import sources
 from towline.services.files.digests import DigestCache
+from towline.services.files.disk import FARTHEST_NS
 from towline.services.files.plan import (
     BATCH_ENTRIES,
     Entry,
@@ -228,7 +229,7 @@ entries = st.builds(
     st.lists(raw_name.filter(lambda name: name not in (".", "..")), min_size=1, max_size=4),
     st.sampled_from(["file", "dir", "link"]),
     st.integers(0, 2**63 - 1),
-    st.integers(-(2**63) + 1, 2**63 - 1),
+    st.integers(-FARTHEST_NS, FARTHEST_NS),
     st.integers(0, 0o777),
     raw_name,
 )
@@ -269,7 +270,8 @@ GOOD = ["a/b", "f", 1, 2, 0o644]
         ["a", "f", 2**63, 2, 3],
         ["a", "f", 1.0, 2, 3],
         ["a", "f", True, 2, 3],
-        ["a", "f", 1, 2**63, 3],
+        ["a", "f", 1, FARTHEST_NS + 1, 3],
+        ["a", "f", 1, -FARTHEST_NS - 1, 3],
         ["a", "f", 1, 2, 0o1000],
         ["a", "f", 1, 2, -1],
         ["a", "f", 1, None, 3],

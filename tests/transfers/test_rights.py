@@ -25,6 +25,7 @@ from towline.base.errors import (
     UnknownShare,
     UsageError,
 )
+from towline.base.limits import STREAMS
 from towline.client.events import Progress
 from towline.client.line import Line
 from towline.node import Share
@@ -179,6 +180,33 @@ def test_the_file_verbs(town: Town, tmp_path: Path) -> None:
         write(town.share / "many" / f"{number:04}", b"")
     names = town.with_line(lambda line: _listing(line, "files/many"))
     assert names == [f"{number:04}" for number in range(1200)]
+
+
+def test_a_name_that_is_not_portable_can_be_changed_and_is_given_only_on_purpose(town: Town) -> None:
+    write(town.share / "a:b", b"1")
+    town.with_line(lambda line: line.move("files/a:b", "files/ab"))
+    assert (town.share / "ab").read_bytes() == b"1"
+    refused(PathRefused, lambda: town.with_line(lambda line: line.move("files/ab", "files/a:c")))
+    refused(PathRefused, lambda: town.with_line(lambda line: line.mkdir("files/d:e")))
+    town.with_line(lambda line: line.move("files/ab", "files/a:c", any_names=True))
+    town.with_line(lambda line: line.mkdir("files/d:e", any_names=True))
+    assert sorted(os.listdir(town.share)) == ["a:c", "d:e"]
+
+
+def test_many_listings_on_one_line(town: Town) -> None:
+    """More than a connection may have streams: a listing's ends with it, also when it is left in the middle."""
+    write(town.share / "many" / "one", b"1")
+    write(town.share / "many" / "two", b"2")
+
+    async def work(line: Line) -> None:
+        for _ in range(STREAMS.value + 10):
+            assert await _listing(line, "files/many") == ["one", "two"]
+        for _ in range(STREAMS.value + 10):
+            entries = line.list("files/many")
+            assert (await anext(entries)).name == "one"
+            await entries.aclose()
+
+    town.with_line(work)
 
 
 def slowly(town: Town, local: Path, remote: str, home: str, under_way: threading.Event) -> Callable[[], object]:

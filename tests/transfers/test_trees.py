@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from towline.base.errors import (
     PermissionDenied,
     SourceChanged,
 )
+from towline.client.line import Line
 
 ODD = ("two words", "café", "中文 文件.txt", "🚢 tow.bin", "-rf", "--", "a'b", "$(x)", "~", "#", ".hidden", "%s")
 UNPORTABLE = ("new\nline", "a:b", "NUL", "dot.", 'quo"te', "back\\slash", "tab\t")
@@ -241,10 +243,54 @@ def test_where_things_go(town: Town, tmp_path: Path) -> None:
     assert (tmp_path / "here" / "a" / "b" / "c").exists()
     town.get("files/a", str(tmp_path / "fresh") + "/")
     assert (tmp_path / "fresh" / "a" / "b" / "c").exists()
+    town.get("files/a/", tmp_path / "slash")
+    town.get("files/a/b/", str(tmp_path / "fresh") + "/")
+    assert (tmp_path / "slash" / "b" / "c").exists()
+    assert (tmp_path / "fresh" / "b" / "c").exists()
     town.get("files", tmp_path / "all")
     assert (tmp_path / "all" / "dir" / "f").exists()
     with pytest.raises(NotFound):
         town.get("files/a/b/c", tmp_path / "no" / "folder")
+
+
+@pytest.mark.parametrize("overwrite", ["never", "older", "always"])
+def test_what_is_neither_file_nor_folder_is_never_replaced(town: Town, tmp_path: Path, overwrite: str) -> None:
+    """Something else lives by a fifo or a device; /dev/null is one."""
+    source = tmp_path / "tree"
+    for name, content in (("small", b"1"), ("large", rubbish(200 * KIB))):
+        write(source / name, content)
+    (source / "link").symlink_to("small")
+    there, back = town.share / "tree", tmp_path / "back" / "tree"
+    for folder in (there, back):
+        folder.mkdir(parents=True)
+        for name in ("small", "large", "link"):
+            os.mkfifo(folder / name)
+    done = town.put(source, "files/", overwrite=overwrite, links="keep")
+    assert [type(error) for error in done.failures] == [Conflict] * 3
+    shutil.copytree(source, town.share / "source" / "tree", symlinks=True)
+    done = town.get("files/source/tree", back.parent, overwrite=overwrite, links="keep")
+    assert [type(error) for error in done.failures] == [Conflict] * 3
+    assert all("nothing replaces it" in str(error) for error in done.failures)
+    assert all((folder / name).is_fifo() for folder in (there, back) for name in ("small", "large", "link"))
+
+
+@pytest.mark.parametrize("year", [1700, 2300])
+def test_times_that_no_clock_of_ours_shows_are_kept(town: Town, tmp_path: Path, year: int) -> None:
+    """Nanoseconds in 64 bits end in 2262, file systems do not; a clock that was wrong once leaves such a file."""
+    moment = (year - 1970) * 365 * 86_400 * 10**9 + 123_456_789
+    write(tmp_path / "tree" / "small", b"1", mtime=moment)
+    write(tmp_path / "tree" / "large", rubbish(200 * KIB), mtime=moment)
+    os.utime(tmp_path / "tree", ns=(moment, moment))
+    if os.stat(tmp_path / "tree").st_mtime_ns != moment:
+        pytest.skip("this file system does not keep such times")
+    assert not town.put(tmp_path / "tree", "files/t").failures
+    assert not town.get("files/t", tmp_path / "back").failures
+    assert seen(tmp_path / "back") == seen(town.share / "t") == seen(tmp_path / "tree")
+
+    async def listed(line: Line) -> list[int]:
+        return [entry.mtime_ns async for entry in line.list("files/t")]
+
+    assert town.with_line(listed) == [moment, moment]
 
 
 def test_times_and_bits_of_folders_survive_a_second_run_that_changes_something(town: Town, tmp_path: Path) -> None:

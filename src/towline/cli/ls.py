@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import stat
-import time
 
 from towline.base.errors import Exit, UsageError
 from towline.base.quantity import format_size
 from towline.base.text import printable
 from towline.cli.output import Output
+from towline.cli.remote import moment
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +60,7 @@ async def _list(args: argparse.Namespace, out: Output, alias: str, share: str, p
             )
             slash = "/" if entry.kind == "dir" else ""
             size = format_size(entry.size) if entry.kind == "file" else ""
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.mtime_ns / 1e9))
+            when = moment(entry.mtime_ns, "%Y-%m-%d %H:%M")
             bits = stat.filemode(entry.mode | _TYPES.get(entry.kind, 0))
             out.line(f"{bits}  {size:>9}  {when}  {printable(entry.name)}{slash}")
         if empty:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,6 +23,11 @@ def add_remote(parser: argparse.ArgumentParser) -> None:
     add_give_up(parser)
 
 
+def add_any_names(parser: argparse.ArgumentParser) -> None:
+    """For verbs that give something a name."""
+    parser.add_argument("--any-names", action="store_true", help="also a name that some systems cannot keep")
+
+
 def remote_of(text: str) -> tuple[str, str]:
     """(alias, SHARE/PATH). Raises UsageError."""
     from towline.client.connect import split_remote
@@ -30,6 +36,14 @@ def remote_of(text: str) -> tuple[str, str]:
     if remote is None or not remote[1]:
         raise UsageError(f"{text!r} is not ALIAS:SHARE/PATH.")
     return remote[0], f"{remote[1]}/{remote[2]}"
+
+
+def moment(mtime_ns: int, form: str) -> str:
+    """A file's time for a person, by strftime(3). Years that a calendar does not reach are said to be none."""
+    try:
+        return time.strftime(form, time.localtime(mtime_ns / 1e9))
+    except (OverflowError, OSError, ValueError):
+        return "no date"
 
 
 def on_line(args: argparse.Namespace, do: Callable[[Line, str], Awaitable[T]]) -> T:

@@ -14,7 +14,7 @@ from towline.base.text import printable
 from towline.client.events import Done, TransferEvent
 from towline.client.placement import Placements
 from towline.client.reach import Reach, ask
-from towline.client.rows import ListedFile, Share, checked
+from towline.client.rows import ListedFile, Share, checked, listed
 from towline.protocol.codec import Header
 from towline.services.files.local import Local, local_source, local_target
 from towline.services.files.messages import decode_rows
@@ -52,20 +52,25 @@ class FileVerbs(Reach):
         channel = await self.channel(
             {"service": "files", "op": "list", "share": share, "path": path, "any_names": True}
         )
-        await channel.accepted()
-        async for body in channel:
-            for row in checked(decode_rows(body), list[ListedFile]):
-                yield Stat(*row)
+        try:
+            await channel.accepted()
+            async for body in channel:
+                for row in checked(decode_rows(body), list[ListedFile]):
+                    yield listed(row)
+        except BaseException:  # also when whoever lists has seen enough
+            channel.reset()
+            raise
+        channel.end()
 
     async def stat(self, remote: str) -> Stat:
         """What a remote path is: name, kind, size, mtime_ns, permission bits. Raises NotFound."""
-        return Stat(*checked(await _ask(self, {**_at("stat", remote), "any_names": True}), ListedFile))
+        return listed(checked(await _ask(self, {**_at("stat", remote), "any_names": True}), ListedFile))
 
-    async def mkdir(self, remote: str, *, parents: bool = False) -> None:
+    async def mkdir(self, remote: str, *, parents: bool = False, any_names: bool = False) -> None:
         """Make a remote folder; with `parents` those on the way, too, and it may be there already."""
-        await _ask(self, {**_at("mkdir", remote), "parents": parents})
+        await _ask(self, {**_at("mkdir", remote), "parents": parents, "any_names": any_names})
 
-    async def move(self, remote: str, to: str, *, replace: bool = False) -> None:
+    async def move(self, remote: str, to: str, *, replace: bool = False, any_names: bool = False) -> None:
         """Rename within one share. An existing file is replaced only with `replace`."""
         share, path = split_share(to)
         request = _at("move", remote)
@@ -73,7 +78,7 @@ class FileVerbs(Reach):
             raise UsageError("A move stays within one share; get and put between two.")
         if path == "" or path.endswith("/") or await self._is_folder(to):
             path = f"{path.rstrip('/')}/{request['path'].rstrip('/').rpartition('/')[2]}".lstrip("/")
-        await _ask(self, {**request, "to": path, "replace": replace})
+        await _ask(self, {**request, "to": path, "replace": replace, "any_names": any_names})
 
     async def remove(self, remote: str, *, recursive: bool = False) -> None:
         """Remove a remote file, or with `recursive` a folder with all that is in it."""

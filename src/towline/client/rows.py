@@ -13,6 +13,8 @@ import msgspec
 from msgspec import Meta
 
 from towline.base.errors import PeerError
+from towline.services.files.disk import FARTHEST_NS
+from towline.services.files.tree import Stat
 
 Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Moment = Annotated[float, Meta(ge=0, le=1e11)]  # seconds since 1970, in four-digit years
@@ -103,7 +105,7 @@ ListedFile = tuple[
     str,
     Literal["file", "dir", "link", "other"],
     Count,
-    Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)],
+    int,  # nanoseconds; their bound is further away than Meta knows any, see `listed`
     Annotated[int, Meta(ge=0, le=0o7777)],
 ]
 
@@ -124,6 +126,14 @@ def checked(value: Any, kind: Any) -> Any:
     except (msgspec.ValidationError, RecursionError):
         raise _misunderstood() from None
     return value
+
+
+def listed(row: list[Any]) -> Stat:
+    """A checked ListedFile. Raises PeerError for a time that no file has."""
+    info = Stat(*row)
+    if abs(info.mtime_ns) > FARTHEST_NS:
+        raise _misunderstood()
+    return info
 
 
 def _misunderstood() -> PeerError:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY)  # enough to walk through a folder that may not be listed
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 PERMISSIONS = 0o777  # setuid, setgid and sticky bits are never taken over from a peer
+# Nanoseconds from 1970, both ways: what a time_t can say. A clock that was wrong leaves years that no 64 bits of
+# nanoseconds hold (they end in 2262), and file systems keep them.
+FARTHEST_NS = (2**63 - 1) * 10**9
 
 
 def kind_of(mode: int) -> str:

@@ -18,7 +18,7 @@ from towline.base.limits import KIB, MIB, Limit
 from towline.base.text import printable
 from towline.protocol.codec import Header
 from towline.services import requests
-from towline.services.files.disk import PERMISSIONS
+from towline.services.files.disk import FARTHEST_NS, PERMISSIONS
 from towline.services.files.plan import Entry
 from towline.services.files.tree import Stat
 
@@ -127,7 +127,7 @@ def top_entry(header: Header) -> Entry | None:
     match header.get("top"):
         case None:
             return None
-        case [int(mtime_ns), int(mode)] if abs(mtime_ns) < 1 << 63 and 0 <= mode <= PERMISSIONS:
+        case [int(mtime_ns), int(mode)] if abs(mtime_ns) <= FARTHEST_NS and 0 <= mode <= PERMISSIONS:
             return Entry("", "dir", 0, mtime_ns, mode)
         case _:
             raise BadMessage("A folder's own time and bits are two numbers.")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from towline.base.errors import BadMessage, DiskError, PathRefused, PermissionDenied, SourceChanged
 from towline.base.limits import MIB, Limit
 from towline.base.oserrors import disk_error, oserrors
-from towline.services.files.disk import PERMISSIONS, kind_of, lstat_at, what_other
+from towline.services.files.disk import FARTHEST_NS, PERMISSIONS, kind_of, lstat_at, what_other
 from towline.services.files.names import (
     PATH_BYTES,
     are_everyday,
@@ -302,7 +302,7 @@ def _plain_entries(rows: list[list[Any]]) -> list[Entry] | None:
         return None
     if min(sizes) < 0 or max(sizes) > LARGEST_FILE or min(modes) < 0 or max(modes) > PERMISSIONS:
         return None
-    if min(times) < -LARGEST_FILE or max(times) > LARGEST_FILE or max(map(len, paths)) > _PATH_MAX_SURE:
+    if min(times) < -FARTHEST_NS or max(times) > FARTHEST_NS or max(map(len, paths)) > _PATH_MAX_SURE:
         return None
     if any(size and kind == "dir" for size, kind in zip(sizes, kinds, strict=True)):
         return None
@@ -322,7 +322,7 @@ def _entry(row: list[object], portable: bool) -> Entry:
     if type(size) is not int or type(mtime_ns) is not int or type(mode) is not int:
         raise BadMessage("An entry's size, time or mode is not a whole number.")
     least = -1 if kind == "file" else 0  # a stream does not know its size before its end
-    if not (least <= size <= LARGEST_FILE and abs(mtime_ns) <= LARGEST_FILE and 0 <= mode <= PERMISSIONS):
+    if not (least <= size <= LARGEST_FILE and abs(mtime_ns) <= FARTHEST_NS and 0 <= mode <= PERMISSIONS):
         raise BadMessage(f"The entry {quoted(path)} has a size, time or mode that no file has.")
     if (kind != "file" and size) or (kind == "link") != bool(target):
         raise BadMessage(f"The entry {quoted(path)} contradicts itself.")

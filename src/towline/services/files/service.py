@@ -18,6 +18,7 @@ from towline.services import requests
 from towline.services.files.conversation import Aside, ReceivingSide, SendingSide, Talk
 from towline.services.files.digests import DigestCache
 from towline.services.files.messages import LANES, TRANSFER_LANES, Outcome, encode_rows, top_entry, top_header
+from towline.services.files.names import split_path
 from towline.services.files.pace import Pace
 from towline.services.files.places import receiver_places, sender_places
 from towline.services.files.plan import Entry, Skipped
@@ -107,7 +108,9 @@ class FilesService:
                     parents = requests.flag(header, "parents")
                     return [root.mkdir(path, parents=parents, exist_ok=parents)]
                 case "move":
-                    root.move(path, requests.text(header, "to"), replace=requests.flag(header, "replace"))
+                    to = requests.text(header, "to")
+                    split_path(to, portable=root.portable)  # what is there may be called anything
+                    root.view(portable=False).move(path, to, replace=requests.flag(header, "replace"))
                 case "remove":
                     root.remove(path, recursive=requests.flag(header, "recursive"))
         return []

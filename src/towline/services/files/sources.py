@@ -86,7 +86,7 @@ class TreeSource:
 
     def __init__(self, root: Root, path: str, *, links: str, digests: DigestCache) -> None:
         self._root = root
-        self._path = path
+        self._path = path.removesuffix("/")
         self._links = links
         self._digests = digests
         self._ahead: deque[Entry | Skipped] = deque()
