@@ -230,6 +230,14 @@ def test_usage_errors_are_one_sentence_and_status_2(
 def test_a_share_that_is_not_there(tmp_path: Path) -> None:
     said = tow("serve", "--data", str(tmp_path / "d"), "--share", f"x={tmp_path}/none", home=tmp_path / "c", expect=4)
     assert "does not exist" in said.stderr
+    twice = [word for folder in ("one", "two") for word in ("--share", f"x={_made(tmp_path / folder)}")]
+    said = tow("serve", "--data", str(tmp_path / "d"), *twice, home=tmp_path / "c", expect=2)
+    assert "given twice" in said.stderr
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def test_no_node_there(tmp_path: Path) -> None:

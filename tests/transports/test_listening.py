@@ -105,6 +105,9 @@ def test_a_lax_folder_a_file_in_the_way_and_a_stale_socket(tmp_path: Path) -> No
         lax.chmod(0o755)
         with pytest.raises(LaxPermissions, match=r"open to others \(0755\).*chmod 700"):
             await unix.listen(str(lax / "s"), Recorder)
+        lax.chmod(0o1777)
+        with pytest.raises(LaxPermissions, match=r"open to others \(1777\); choose one of your own$"):
+            await unix.listen(str(lax / "s"), Recorder)
         ours = tmp_path / "ours"
         ours.mkdir(mode=0o700)
         (ours / "file").write_text("")

@@ -12,6 +12,7 @@ from msgspec import Struct
 from towline.base.errors import NotFound, UsageError
 from towline.base.limits import HANDSHAKE_SECONDS
 from towline.base.oserrors import oserrors
+from towline.base.text import printable
 from towline.services.files.shares import Share
 from towline.services.jobs.messages import SPOOL, SPOOL_PER_JOB
 from towline.services.rooms.limits import GRACE_SECONDS, ROOM_BURST, ROOM_RATE
@@ -46,6 +47,13 @@ class NodeConfig(Struct, frozen=True):
     room_rate: float = ROOM_RATE.value
     room_burst: float = ROOM_BURST.value
     room_grace: float = GRACE_SECONDS
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for two shares of one name: either could be the one that is meant."""
+        names = [share.name for share in self.shares]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise UsageError(f"The share {printable(twice[0])!r} is given twice; each needs a name of its own.")
 
     @property
     def keys_folder(self) -> str:

@@ -84,9 +84,11 @@ def _check_folder(folder: str) -> None:
     if mode & 0o077:
         from shlex import quote  # for mistakes only
 
+        shared = mode & stat.S_ISVTX or os.path.ismount(folder)  # /tmp, say: nobody should close that to the others
+        mend = "" if shared else f", or mend it: chmod 700 {printable(quote(folder))}"
         raise LaxPermissions(
-            f"The Unix socket's folder {printable(folder)} is open to others ({mode:04o}); choose one of your own, "
-            f"or mend it: chmod 700 {printable(quote(folder))}"
+            f"The Unix socket's folder {printable(folder)} is open to others ({mode:04o}); "
+            f"choose one of your own{mend}"
         )
 
 
