@@ -170,9 +170,9 @@ _SPECS = (
         states=frozenset({State.PROVE}),
         fields=(
             Field("method", Type.STR, "`key`, `invite`, or `peer` (Unix socket: the kernel vouches)"),
-            Field("key", Type.STR, "Ed25519 public key, hexadecimal", required=False),
-            Field("signature", Type.STR, "over the transcript, hexadecimal", required=False),
-            Field("secret", Type.STR, "the invite's secret, hexadecimal", False, secret=True),
+            Field("key", Type.STR, "Ed25519 public key, hexadecimal; with `key` and `invite`", required=False),
+            Field("signature", Type.STR, "over the transcript, hexadecimal; with `key` and `invite`", required=False),
+            Field("secret", Type.STR, "the invite's secret, hexadecimal; with `invite`", False, secret=True),
         ),
     ),
     FrameSpec(
