@@ -26,6 +26,7 @@ from towline.client.line import LineEvent, Reconnecting
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+_NAME_WIDTH = 32  # what a bar shows of a name
 _NOTES = {"same": "same already", "kept": "left alone, the target is newer"}
 
 
@@ -76,8 +77,17 @@ class EventView:
         match event:
             case Started(files, size):
                 event_("started", files=files, bytes=max(size, 0))
-            case Progress(files, total_files, size, total):
-                event_("progress", files=files, total_files=total_files, bytes=size, total_bytes=max(total, 0))
+            case Progress():
+                event_(
+                    "progress",
+                    files=event.files,
+                    total_files=event.total_files,
+                    bytes=event.bytes,
+                    total_bytes=max(event.total_bytes, 0),
+                    path=event.path,
+                    path_bytes=event.path_bytes,
+                    path_total=event.path_total,
+                )
             case Resumed(position, path, covered):
                 event_("resumed", position=position, path=path, covered=covered)
             case FileDone(path, size, digest, note):
@@ -148,7 +158,7 @@ class BarView:
         self._console = Console(stderr=True, highlight=False)
         self._say = out.line
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(binary_units=True),
             Speed(),
@@ -157,6 +167,8 @@ class BarView:
             transient=True,
         )
         self._total: TaskID | None = None
+        self._file: TaskID | None = None
+        self._path = ""  # of that file
         self._shown = 0.0
         self._done: Done | None = None
 
@@ -179,9 +191,11 @@ class BarView:
         match event:
             case Started(files, size):
                 self._total = self._bars.add_task(f"{format_count(files, 'file')}", total=size if size >= 0 else None)
-            case Progress(files, total_files, size, _) if self._total is not None:
-                self._describe(f"{files} of {format_count(total_files, 'file')}")
-                self._bars.update(self._total, completed=size)
+            case Progress() if self._total is not None:
+                self._describe(f"{event.files} of {format_count(event.total_files, 'file')}")
+                self._bars.update(self._total, completed=event.bytes)
+                if event.total_files > 1:
+                    self._show_file(event)
             case FileDone(path, size, _, _):
                 now = time.monotonic()
                 if size >= 1 << 20 or now - self._shown > 0.1:  # a person cannot read thousands of lines a second
@@ -191,6 +205,19 @@ class BarView:
                 self._done = event
             case _:
                 tell_trouble(event, lambda text: self._bars.console.print(text, markup=False))
+
+    def _show_file(self, event: Progress) -> None:
+        """A bar of its own for a large file among others."""
+        if event.path != self._path and self._file is not None:
+            self._bars.remove_task(self._file)
+            self._file = None
+        self._path = event.path
+        if not event.path:
+            return
+        if self._file is None:
+            name = printable(event.path, limit=200).rpartition("/")[2][-_NAME_WIDTH:]
+            self._file = self._bars.add_task(name, total=event.path_total or None)
+        self._bars.update(self._file, completed=event.path_bytes)
 
     def _describe(self, text: str) -> None:
         if self._total is not None:

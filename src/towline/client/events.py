@@ -17,12 +17,18 @@ class Started(Struct, frozen=True):
 
 
 class Progress(Struct, frozen=True):
-    """How far it got: files with their outcome, bytes at the other end or on their way."""
+    """How far it got: files with their outcome, bytes at the other end or on their way.
+
+    `path` is a large file that is under way, if one is: `path_bytes` of `path_total` (0: not known).
+    """
 
     files: int
     total_files: int
     bytes: int
     total_bytes: int
+    path: str = ""
+    path_bytes: int = 0
+    path_total: int = 0
 
 
 class Resumed(Struct, frozen=True):

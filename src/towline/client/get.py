@@ -42,10 +42,14 @@ class Get(Transfer):
         self._open_sink = open_sink
         self._tally = Tally()
         self._tally_before = 0
+        self._receiver: Receiver | None = None
 
     def in_flight(self) -> int:
         self.books.received, self.books.wasted = self._tally.received, self._tally.wasted
         return self._tally.received - self._tally.wasted - self._tally_before
+
+    def under_way(self) -> tuple[str, int, int] | None:
+        return self._receiver.under_way() if self._receiver is not None else None
 
     async def converse(self, connection: Connection) -> None:
         self.begin_conversation()
@@ -65,7 +69,7 @@ class Get(Transfer):
             links=self.options.links == "keep",
             top=top,
         )
-        receiver = self._receiver(sink, talk, side, places)
+        receiver = self._receiver = self._new_receiver(sink, talk, side, places)
 
         async def conclude() -> None:
             await side.conclude(lambda: self._tally.counts)
@@ -102,7 +106,7 @@ class Get(Transfer):
         top = top_entry(answer) if kind == "dir" else None
         return self._open_sink(kind), top
 
-    def _receiver(self, sink: Sink, talk: Talk, side: ReceivingSide, places: Places) -> Receiver:
+    def _new_receiver(self, sink: Sink, talk: Talk, side: ReceivingSide, places: Places) -> Receiver:
         def say(header: Header, body: bytes) -> None:
             if header.get("t") in ("resume", "restarted"):
                 talk.call(self._note, dict(header), side)

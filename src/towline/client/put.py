@@ -46,6 +46,9 @@ class Put(Transfer):
     def in_flight(self) -> int:
         return self._sender.sent_bytes if self._sender is not None else 0
 
+    def under_way(self) -> tuple[str, int, int] | None:
+        return self._sender.under_way() if self._sender is not None else None
+
     async def converse(self, connection: Connection) -> None:
         source = await to_the_end(self._open_source, undo=lambda source: source.close())
         try:

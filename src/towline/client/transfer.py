@@ -111,6 +111,10 @@ class Transfer(ABC):
     def in_flight(self) -> int:
         """Bytes of this conversation that travelled."""
 
+    @abstractmethod
+    def under_way(self) -> tuple[str, int, int] | None:
+        """The large file that is on its way: path, bytes, size (-1: not known)."""
+
     # --- the course of it ---
 
     async def run(self) -> Done:
@@ -161,7 +165,13 @@ class Transfer(ABC):
             moved = self.position()
             if moved != self._told:
                 self._told = moved
-                self.tell(Progress(self.books.files, self.books.total_files, moved, self.books.total_bytes))
+                path, size, total = self.under_way() or ("", 0, 0)
+                books = self.books
+                self.tell(
+                    Progress(
+                        books.files, books.total_files, moved, books.total_bytes, path, max(size, 0), max(total, 0)
+                    )
+                )
 
     def position(self) -> int:
         """Bytes of the total that are at the other end, durable or on their way."""

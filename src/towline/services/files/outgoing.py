@@ -17,8 +17,8 @@ from towline.services import requests
 from towline.services.files.messages import Say
 from towline.services.files.pace import Pace
 from towline.services.files.packs import PacksOut
-from towline.services.files.planned import Planned
-from towline.services.files.sources import Reading, Source
+from towline.services.files.planned import OpenFile, Planned
+from towline.services.files.sources import Source
 
 _CHUNK = FRAME_BODY.value
 
@@ -211,8 +211,9 @@ class Outgoing:
         at = work.end if work.hole else work.start
         try:
             lane.send(Kind.OPEN, head | {"hole": True} if work.hole else head)
+            open_file.out += work.end - work.start if work.hole else 0
             try:
-                at = self._send_range(lane, open_file.reading, at, work.end, buffer)
+                at = self._send_range(lane, open_file, at, work.end, buffer)
             except ConnectionLost:
                 raise
             except TowlineError as error:
@@ -223,8 +224,9 @@ class Outgoing:
         if not left:
             self._planned.finish_soon(work.file, open_file)
 
-    def _send_range(self, lane: Lane, reading: Reading, at: int, end: int, buffer: memoryview) -> int:
+    def _send_range(self, lane: Lane, open_file: OpenFile, at: int, end: int, buffer: memoryview) -> int:
         """Send [at, end), or up to the end of the stream; how far it got."""
+        reading = open_file.reading
         while at < end or end < 0:
             target = buffer if end < 0 else buffer[: min(_CHUNK, end - at)]
             count = reading.read_into(at, target)
@@ -234,6 +236,7 @@ class Outgoing:
             self._pace.spend(count)
             lane.send(Kind.DATA, None, target[:count])
             self._count(count)
+            open_file.out += count  # for people to look at: two lanes at once may lose a step
             at += count
         return at
 

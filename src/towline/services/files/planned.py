@@ -20,10 +20,11 @@ _VERDICTS = 4  # for one entry: it may be the same, it is wanted, and once more 
 
 @dataclass(slots=True)
 class OpenFile:
-    """A large file on its way. `waiting` segments are queued or on a lane."""
+    """A large file on its way. `waiting` segments are queued or on a lane; `out` bytes were there or are out."""
 
     reading: Reading
     waiting: int = 0
+    out: int = 0
 
 
 class Planned:
@@ -123,6 +124,15 @@ class Planned:
     def open_files(self) -> int:
         """How many are open: begun, and without an outcome."""
         return len(self._open)
+
+    def under_way(self) -> tuple[str, int, int] | None:
+        """The one that was begun first: path, bytes that are out, size (-1: not known)."""
+        with self._turn:
+            for index, open_file in self._open.items():
+                entry = self._entries.get(index)
+                if entry is not None:
+                    return entry.path, open_file.out, entry.size
+        return None
 
     def opened(self, index: int) -> OpenFile | None:
         """None when it was not opened, or has its outcome."""

@@ -47,6 +47,10 @@ class Receiver:
         self._folders: list[Entry] = []
         self._looking = threading.Lock()  # at what is there; the loop does not wait for that when it is cancelled
 
+    def under_way(self) -> tuple[str, int, int] | None:
+        """The large file that was begun first: path, bytes that are there, size (-1: not known)."""
+        return self._files.under_way()
+
     # --- the plan ---
 
     def on_plan(self, entries: list[tuple[int, Entry]]) -> None:

@@ -115,6 +115,10 @@ class Sender:
         """Bytes of files that went out on lanes."""
         return self._outgoing.sent_bytes
 
+    def under_way(self) -> tuple[str, int, int] | None:
+        """The large file that was begun first and has no outcome: path, bytes that are out, size (-1: not known)."""
+        return self._planned.under_way()
+
     # --- verdicts; blocking ---
 
     def on_want(self, body: bytes) -> None:
@@ -202,6 +206,7 @@ class Sender:
         """Open a large file; the pieces that it travels in."""
         try:
             open_file = self._planned.open(work.file)
+            open_file.out = self._planned.entry(work.file).size - sum(end - start for start, end in work.ranges)
             segments = [
                 Segment(work.file, a, b, hole)
                 for start, end in work.ranges

@@ -191,6 +191,14 @@ class Unsettled:
                 self._open += 1
             return file.writing
 
+    def under_way(self) -> tuple[str, int, int] | None:
+        """The large file that was begun first: path, bytes that are there, size (-1: not known)."""
+        with self._turn:
+            for file in self._files.values():
+                if isinstance(file, File) and file.writing is not None and not file.over:
+                    return file.entry.path, file.writing.ranges.covered, file.entry.size
+        return None
+
     def resume(self, index: int, file: File) -> None:
         """Say what is there of an unfinished file, as soon as not too many are open for that."""
         with self._turn:
