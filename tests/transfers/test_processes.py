@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import resource
 import signal
 import subprocess
@@ -17,6 +20,7 @@ from tests import kit
 from tests.kit import DEADLINE, TOW, NodeProcess, environment, events, running_node, tow
 from tests.transfers.kit import KIB, MIB, partials, rubbish, seen, write
 
+from towline.base.limits import STREAMS
 from towline.cli.main import main
 from towline.lab import faults
 
@@ -128,7 +132,41 @@ def test_events_of_a_put_and_a_get_as_documented(place: Place) -> None:
         progress = [event for event in told if event["event"] == "progress"]
         assert progress
         assert all(event["bytes"] <= event["total_bytes"] == 8 * MIB for event in progress)
+        under_way = [event for event in progress if event["path"]]
+        assert all(0 <= event["path_bytes"] <= event["path_total"] == 8 * MIB for event in under_way)
+        assert {event["path"] for event in under_way} == {"big"}
         assert told[-1]["cuts"] == 1
+
+
+@pytest.mark.parametrize("verb", ["put", "get"])
+def test_a_terminal_shows_the_whole_and_the_large_file_that_is_under_way(place: Place, verb: str) -> None:
+    for folder in (place.folder / "tree", place.share / "tree"):
+        write(folder / "[large] one", rubbish(600 * KIB))
+        write(folder / "small", b"1")
+    ends = {"put": (str(place.folder / "tree"), "home:files/up"), "get": ("home:files/tree", f"{place.folder}/down")}
+    with place.node():
+        ours, theirs = pty.openpty()
+        client = subprocess.Popen(
+            [*TOW, verb, "--bwlimit", "600k", *ends[verb]],
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+            env=environment(place.home, TERM="xterm", COLUMNS="120"),
+        )
+        os.close(theirs)
+        shown = all_of(ours).decode()
+        os.close(ours)
+        assert client.wait(DEADLINE) == 0, shown
+    assert "of 2 files" in shown
+    assert re.search(r"\n\[large\] one +\x1b.*/600\.0 KiB", shown), shown
+
+
+def all_of(terminal: int) -> bytes:
+    """What is written to a terminal until nobody has it open any more (then read gives EIO)."""
+    found = b""
+    with contextlib.suppress(OSError):
+        while chunk := os.read(terminal, 65536):
+            found += chunk
+    return found
 
 
 def in_here(place: Place, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -198,8 +236,41 @@ def test_dry_runs_do_nothing(
         _, out, _ = in_here(place, capsys, "get", "--dry-run", "--json", "home:files/t", got)
         assert (events(out)[-1]["files"], events(out)[-1]["bytes"]) == (1, 1)
         assert "1 file" in in_here(place, capsys, "get", "--dry-run", "home:files/t", got)[1]
+        assert in_here(place, capsys, "put", "--dry-run", "-", "home:files/x")[0] == 2
     assert seen(place.share) == before
     assert not (place.folder / "got").exists()
+
+
+@pytest.mark.parametrize("links", ["skip", "keep"])
+def test_a_dry_run_says_what_a_real_one_does(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, links: str
+) -> None:
+    """The same files, the same left out, the same exit status."""
+    monkeypatch.setenv("TOWLINE_HOME", str(place.home))
+    for number in range(STREAMS.value + 10):  # each folder is a listing
+        write(place.share / "t" / f"{number}" / "file", b"1")
+    write(place.share / "t" / "a:b" / "hidden", b"1")
+    (place.share / "t" / "link").symlink_to("a")
+    os.mkfifo(place.share / "t" / "fifo")
+    with place.node():
+        said: list[tuple[int, set[str], set[str]]] = []
+        for more in (("--dry-run",), ()):
+            status, out, _ = in_here(
+                place, capsys, "get", "--json", "--links", links, *more, "home:files/t", str(place.folder / "got")
+            )
+            told = events(out)
+            came = {event["path"].removeprefix("files/t/") for event in told if event["event"] == "file"}
+            left = {
+                event["path"].removeprefix("files/t/") for event in told if event["event"] in ("warning", "error")
+            }
+            assert told[-1]["files"] == len(came) == STREAMS.value + 10 + (links == "keep")
+            said.append((status, came, left))
+        assert said[0] == said[1]
+        assert said[0][0] == 3
+        for name in ("fifo", "link"):
+            path = f"home:files/t/{name}"
+            real, dry = (in_here(place, capsys, "get", *more, path, os.devnull)[0] for more in ((), ("--dry-run",)))
+            assert dry == real == 3
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
-from towline.base.errors import UsageError
+from towline.base.errors import PathRefused, UsageError
 from towline.cli.output import Output
-from towline.cli.transferring import add_transfer_options, options_of, worst_status
+from towline.cli.transferring import DryRun, add_transfer_options, options_of, worst_status
+
+if TYPE_CHECKING:
+    from towline.services.files.tree import Stat
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -71,25 +75,46 @@ async def _get(args: argparse.Namespace, out: Output, remotes: list[tuple[str, s
 
 
 async def _dry_run(args: argparse.Namespace, out: Output, remotes: list[tuple[str, str, str]]) -> int:
-    from towline.base.quantity import format_count, format_size
-    from towline.base.text import printable
     from towline.client.connect import connect
+    from towline.client.files import check_fetchable
 
-    files = size = 0
+    dry = DryRun(out)
     for alias, share, path in remotes:
         async with connect(alias, give_up=args.give_up) as line:
-            waiting = [f"{share}/{path}".rstrip("/")]
-            top = await line.stat(waiting[0])
+            top = f"{share}/{path}".rstrip("/")
+            info = await line.stat(top)
+            check_fetchable(info, top, args.links)
+            if info.kind != "dir":
+                dry.file(top, info.size if info.kind == "file" else 0)
+                continue
+            waiting = [top]
             while waiting:
                 folder = waiting.pop()
                 async for entry in line.list(folder):
-                    name = f"{folder}/{entry.name}" if top.kind == "dir" else folder
-                    if entry.kind == "dir":
+                    name = f"{folder}/{entry.name}"
+                    if _would_be_entered(entry, name, args, dry):
                         waiting.append(name)
-                    elif entry.kind == "file":
-                        files, size = files + 1, size + entry.size
-                        out.event("file", path=name, bytes=entry.size, dry_run=True)
-                        out.line(f"{printable(name)}  {format_size(entry.size)}")
-    out.event("done", files=files, bytes=size, dry_run=True)
-    out.line(f"{format_count(files, 'file')}, {format_size(size)} would be fetched")
-    return 0
+    return dry.end("fetched")
+
+
+def _would_be_entered(entry: Stat, path: str, args: argparse.Namespace, dry: DryRun) -> bool:
+    """Say what would become of it; whether it is a folder that would be walked."""
+    from towline.services.files.names import check_component
+
+    try:
+        check_component(entry.name, portable=not args.any_names)
+    except PathRefused as refused:
+        dry.left_out(path, refused.sentence, refused.code)
+        return False
+    match entry.kind:
+        case "other":
+            dry.left_out(path, "it is neither a file nor a folder", PathRefused.code)
+        case "link" if args.links != "keep":
+            dry.left_out(path, "it is a symlink; --links keep takes symlinks along")
+        case "link":
+            dry.file(path, 0)
+        case "file":
+            dry.file(path, entry.size)
+        case _:
+            return True
+    return False

@@ -15,9 +15,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from towline.base.errors import Exit, UsageError, error_from_wire
+from towline.base.errors import UsageError
 from towline.cli.output import Output
-from towline.cli.transferring import add_transfer_options, options_of, worst_status
+from towline.cli.transferring import DryRun, add_transfer_options, options_of, worst_status
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -64,26 +64,18 @@ async def _put(args: argparse.Namespace, out: Output, alias: str, share: str, pa
 
 
 def _dry_run(args: argparse.Namespace, out: Output) -> int:
-    from towline.base.quantity import format_count, format_size
-    from towline.base.text import printable
     from towline.services.files.local import local_source
     from towline.services.files.plan import Skipped, walk
 
-    files = size = 0
-    status: int = Exit.OK
+    dry = DryRun(out)
     for source in args.sources:
+        if source == "-":
+            raise UsageError("What standard input brings is not known before it is read: --dry-run cannot say it.")
         local = local_source(source, portable=not args.any_names)
         with local.root as root:
             for entry in walk(root, local.path, links=args.links):
                 if isinstance(entry, Skipped):
-                    if entry.code:
-                        status = status or error_from_wire(entry.code, entry.reason, False).exit_status
-                    out.event("warning", path=entry.path, reason=entry.reason)
-                    out.note(f"{printable(entry.path)}: {printable(entry.reason)}")
+                    dry.left_out(*entry)
                 elif entry.kind != "dir":
-                    files, size = files + 1, size + entry.size
-                    out.event("file", path=entry.path, bytes=entry.size, dry_run=True)
-                    out.line(f"{printable(entry.path)}  {format_size(entry.size)}")
-    out.event("done", files=files, bytes=size, dry_run=True)
-    out.line(f"{format_count(files, 'file')}, {format_size(size)} would be sent")
-    return status
+                    dry.file(entry.path, entry.size)
+    return dry.end("sent")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from towline.base.errors import Exit, UsageError
-from towline.base.quantity import parse_size
+from towline.base.errors import Exit, UsageError, error_from_wire
+from towline.base.quantity import format_count, format_size, parse_size
+from towline.base.text import printable
+from towline.cli.output import Output
 from towline.client.events import Done
 from towline.client.transfer import Options
 
@@ -38,6 +40,34 @@ def options_of(args: argparse.Namespace) -> Options:
         rate=args.bwlimit,
         lanes=args.lanes,
     )
+
+
+class DryRun:
+    """What a dry run says, of either direction."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._files = self._size = 0
+        self._status: int = Exit.OK
+
+    def file(self, path: str, size: int) -> None:
+        """This would be transferred."""
+        self._files, self._size = self._files + 1, self._size + size
+        self._out.event("file", path=path, bytes=size, dry_run=True)
+        self._out.line(f"{printable(path)}  {format_size(size)}")
+
+    def left_out(self, path: str, reason: str, code: int = 0) -> None:
+        """This would not; `code` is the number of the error that it would be, if it is one."""
+        if code:
+            self._status = self._status or error_from_wire(code, reason, False).exit_status
+        self._out.event("warning", path=path, reason=reason)
+        self._out.note(f"{printable(path)}: {printable(reason)}")
+
+    def end(self, done: str) -> int:
+        """The sum of it, and the exit status."""
+        self._out.event("done", files=self._files, bytes=self._size, dry_run=True)
+        self._out.line(f"{format_count(self._files, 'file')}, {format_size(self._size)} would be {done}")
+        return self._status
 
 
 def worst_status(results: list[Done]) -> int:

@@ -132,8 +132,7 @@ class FileVerbs(Reach):
         options = options or Options()
         share, path = split_share(remote)
         info = await self.stat(remote)
-        if info.kind == "other" or (info.kind == "link" and options.links != "keep"):
-            raise PathRefused(_NOT_TAKEN[info.kind].format(printable(remote, limit=200)))
+        check_fetchable(info, remote, options.links)
         name = path.rstrip("/").rpartition("/")[2] or share
         inside = await asyncio.to_thread(self._place_get, info.kind, local, remote)
         target = os.path.join(local, name) if inside else local.rstrip("/") or "/"
@@ -211,6 +210,12 @@ def split_share(remote: str) -> tuple[str, str]:
     if not share:
         raise PathRefused(f"{printable(remote, limit=80)!r} names no share; write SHARE/PATH.")
     return share, path
+
+
+def check_fetchable(info: Stat, remote: str, links: str) -> None:
+    """Raise PathRefused for what a get of just that does not take."""
+    if info.kind == "other" or (info.kind == "link" and links != "keep"):
+        raise PathRefused(_NOT_TAKEN[info.kind].format(printable(remote, limit=200)))
 
 
 def _exactly(target: str, name: str, *, portable: bool) -> Local:
