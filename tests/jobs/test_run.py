@@ -7,6 +7,7 @@ import hashlib
 import os
 import select
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.jobs.kit import Made, Place, alive, collect, descriptors, gone, items
@@ -69,6 +70,15 @@ def test_words_never_meet_a_shell_and_a_shell_line_does(place: Place) -> None:
     run(go())
 
 
+# A lone surrogate that stands for no byte; more seconds than the list could show.
+_UNHEARD_OF: list[tuple[list[str], dict[str, Any]]] = [
+    (["here", "\ud800"], {}),
+    (["here"], {"env": {"A": "\ud800"}}),
+    (["here"], {"cwd": "\ud800"}),
+    (["here"], {"on_disconnect": "kill", "after": 2e11}),
+]
+
+
 def test_what_cannot_be_run_says_why(place: Place, tmp_path: object) -> None:
     async def go() -> None:
         async with place.line() as line:
@@ -80,11 +90,28 @@ def test_what_cannot_be_run_says_why(place: Place, tmp_path: object) -> None:
                 await line.run(["/etc/passwd"])
             with pytest.raises(NotFound, match="/no/where"):
                 await line.run(["true"], cwd="/no/where")
+            for size in (None, (24, 80)):
+                with pytest.raises(CommandNotFound, match="name is empty"):
+                    await line.run([""], size=size)
+            for argv, options in _UNHEARD_OF:
+                with pytest.raises(BadMessage):
+                    await line.run(argv, **options)
             with pytest.raises(UnknownJob):
                 await collect(line.job("none-such"))
-            assert not [row for row in await line.jobs() if row["argv"][0] in {"nosuch", "/etc/passwd"}]
+            assert not [row for row in await line.jobs() if row["argv"][0] in {"nosuch", "/etc/passwd", "", "here"}]
             after = {each.name for each in place.jobs_folder.iterdir() if each.is_dir()}
             assert after <= before  # what never ran leaves nothing behind
+
+    run(go())
+
+
+def test_a_command_that_is_nested_without_end_is_no_bug(place: Place) -> None:
+    async def go() -> None:
+        async with place.line() as line:
+            channel = await line.channel({"service": "jobs", "op": "start"})
+            channel.send_nowait(b"[" * 200_000)
+            with pytest.raises(BadMessage, match="not JSON"):
+                await channel.accepted()
 
     run(go())
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kit import run, until
+from tests.kit import joined, run, serving, until
 
-from towline.base.errors import ConnectionLost, InternalError, UnknownJob
+from towline.base.errors import CommandNotFound, ConnectionLost, InternalError, TimedOut, UnknownJob
+from towline.client.connect import connect
 from towline.protocol.codec import Decoder, Header
-from towline.services.jobs import keeping
+from towline.services.jobs import keeping, starting
 from towline.services.jobs.beginning import Beginning, Begun
 from towline.services.jobs.keeper import Keeper
 from towline.services.jobs.link import SOCKET_NAME, Link, Orders
@@ -176,6 +177,68 @@ def test_only_what_is_written_down_goes(tmp_path: Path) -> None:
         orders.close()
 
     run(go())
+
+
+@pytest.mark.parametrize("argv", [["\ud800"], ["true", "a\0b"], [""]])
+def test_what_no_system_can_start_is_refused_like_anything_else(tmp_path: Path, argv: list[str]) -> None:
+    """The node asks for no such thing. If it did, silence would be taken for a command that runs for ever."""
+
+    async def work(keeper: Keeper, node: Node) -> None:
+        node.prepare("one", *argv)
+        node.go("one")
+        (refused,) = await node.hears("refused")
+        assert refused["code"] in {InternalError.code, CommandNotFound.code}
+        assert os.listdir(tmp_path) == []
+        node.prepare("two", "true")
+        node.go("two")
+        await node.hears("exited")
+
+    kept(tmp_path, work)
+
+
+def test_a_keeper_that_is_never_ready_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 600\n")
+    python.chmod(0o700)
+    monkeypatch.setattr(keeping.sys, "executable", str(python))
+    monkeypatch.setattr(keeping, "START_SECONDS", 0.5)
+
+    async def work() -> None:
+        jobs = keeping.Keeping(str(tmp_path / "jobs"), 1 << 30, lambda _: None, lambda: None)
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(InternalError, match="could not be started: it was not ready within 500 ms"):
+            await jobs.ready()
+        leaving = asyncio.ensure_future(jobs.ready())
+        await until(lambda: len((tmp_path / "pids").read_text().split()) == 2, "another one is started")
+        leaving.cancel()
+        with pytest.raises(InternalError):
+            await jobs.ready()  # one after the other, whoever leaves meanwhile
+        assert leaving.cancelled()
+        started = (tmp_path / "pids").read_text().split()
+        assert len(started) == 3
+        assert not [pid for pid in started if os.path.exists(f"/proc/{pid}")]
+        assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+    run(work())
+
+
+def test_a_start_does_not_wait_for_ever_for_a_keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_: keeping.Keeping) -> Orders:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def work() -> None:
+        async with serving(tmp_path / "node") as node:
+            home = await joined(node, tmp_path / "ann", can="run")
+            async with connect("home", home=home) as line:
+                monkeypatch.setattr(starting, "START_SECONDS", 0.2)
+                monkeypatch.setattr(keeping.Keeping, "ready", never)
+                with pytest.raises(TimedOut, match="was not started"):
+                    await line.start(["true"])
+                assert await line.jobs() == []
+
+    run(work())
 
 
 def test_a_keeper_of_another_version_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

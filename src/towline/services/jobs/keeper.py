@@ -148,18 +148,21 @@ class Keeper:
         number = header.get("r")
         try:
             answer, payload = self._obey(link, header, body)
-        except (TowlineError, OSError) as error:
-            answer, payload = {"t": "error", **self._refusal(error)}, b""
         except Exception as error:  # noqa: BLE001  # one bad request must not cost all jobs
-            sentence = f"A bug in the keeper: {type(error).__name__}: {error}."
-            answer, payload = {"t": "error", "code": InternalError.code, "message": sentence}, b""
-            print(sentence, file=sys.stderr, flush=True)
+            answer, payload = {"t": "error", **self._refusal(error)}, b""
         if number is None:
             return
         link.say({"t": "ok", **answer, "r": number}, payload)
 
-    def _refusal(self, error: TowlineError | OSError) -> Header:
-        documented = error if isinstance(error, TowlineError) else disk_error(error, self.folder)
+    def _refusal(self, error: Exception) -> Header:
+        match error:
+            case TowlineError():
+                documented = error
+            case OSError():
+                documented = disk_error(error, self.folder)
+            case _:
+                documented = InternalError(f"A bug in the keeper: {type(error).__name__}: {error}.")
+                print(documented.sentence, file=sys.stderr, flush=True)
         return {"code": documented.code, "message": documented.sentence}
 
     def _started_soon(self, held: Held) -> None:
@@ -239,10 +242,11 @@ class Keeper:
         return {"v": VERSION, "pid": os.getpid(), "token": self._token}, json.dumps(rows).encode()
 
     def _go(self, job: str) -> None:
-        """Start what was prepared. Once: it is taken out, and a folder that is there is another start's."""
+        """Start what was prepared. Once: it is taken out, and a folder that is there is another start's. Whatever
+        goes wrong is told, or the node would take it for running for ever."""
         try:
             held = self._jobs.get(job) or self._start(job)
-        except (TowlineError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  # a bug is one more reason not to start it
             self._say({"t": "refused", "job": job, **self._refusal(error)})
         else:
             self._started_soon(held)
@@ -255,7 +259,7 @@ class Keeper:
         spool = SpoolWriter(folder, int(spec["spool"]), drop=spec.get("overflow") == "drop-oldest")
         try:
             held = self._jobs[job] = Held(self, spool, spec)
-        except (TowlineError, OSError):
+        except Exception:
             spool.close()
             remove_spool(folder)
             raise

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -13,9 +15,11 @@ from collections.abc import Callable
 
 from towline.base.errors import ConnectionLost, InternalError, TimedOut, TowlineError, error_from_wire
 from towline.base.oserrors import oserrors
+from towline.base.quantity import format_duration
 from towline.base.text import printable
 from towline.protocol.codec import Header
 from towline.runtime.descriptors import STARTED_WITH
+from towline.runtime.threads import to_the_end
 from towline.services.jobs.link import SOCKET_NAME, VERSION, Link, Orders
 from towline.services.jobs.messages import surroundings
 from towline.transports.unix import short_path
@@ -101,7 +105,7 @@ class Keeping:
         async with self._turn:
             for _ in range(TRIES):
                 if self.orders is None and await self.adopt() is None:
-                    await asyncio.to_thread(self._launch)
+                    await to_the_end(self._launch)  # not twice at once, whoever leaves meanwhile
                 if self.orders is not None:
                     return self.orders
             if await self.adopt() is None or self.orders is None:
@@ -190,7 +194,8 @@ class Keeping:
                 answer.set_exception(ConnectionLost("The process that holds the jobs is gone."))
 
     def _launch(self) -> None:
-        """Start a keeper and wait until it listens. It is nobody's child, so that nobody must reap it. Blocking."""
+        """Start a keeper and wait until it listens, not for ever. It is nobody's child, so that nobody must reap it.
+        Blocking."""
         with oserrors(self.folder):
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
             path = os.path.join(self.folder, "keeper.log")
@@ -207,11 +212,21 @@ class Keeping:
             ) as process:
                 os.close(theirs)
                 theirs = -1
-                os.read(ready, 1)  # a byte, or the end when it could not start
-                process.wait(START_SECONDS)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise InternalError(f"The process that holds jobs could not be started: {error}.")
+                try:
+                    _await(ready)  # a byte, or the end when it could not start
+                finally:
+                    process.kill()  # it has ended, or hangs before it is nobody's child
+        except OSError as error:
+            raise InternalError(f"The process that holds jobs could not be started: {error.strerror or error}.")
         finally:
             for descriptor in (log, ready, theirs):
                 if descriptor >= 0:
                     os.close(descriptor)
+
+
+def _await(descriptor: int) -> None:
+    """Wait until there is something to read, or the end. Raises TimeoutError, which is an OSError."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    if not poll.poll(START_SECONDS * 1000):
+        raise TimeoutError(errno.ETIMEDOUT, f"it was not ready within {format_duration(START_SECONDS)}")

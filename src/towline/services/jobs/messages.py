@@ -66,7 +66,7 @@ def parse_spec(data: bytes) -> Spec:
     """The first message of a start. Raises BadMessage, LimitExceeded."""
     try:
         raw = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadMessage("The command is not JSON.") from None
     if not isinstance(raw, dict):
         raise BadMessage("The command is not a JSON object.")
@@ -171,22 +171,31 @@ def signal_name(number: int) -> str:
 
 
 def _check_words(words: object) -> None:
-    if not isinstance(words, list) or not all(isinstance(word, str) and "\0" not in word for word in words):
-        raise BadMessage("The command's words are not texts, or have a NUL in them.")
+    if not isinstance(words, list) or not all(map(_is_word, words)):
+        raise BadMessage("The command's words are not texts, or have what no word of a command can have.")
     ARGUMENTS.check(len(words))
+
+
+def _is_word(value: object) -> bool:
+    """Whether the system takes it: without a NUL, and in the node's encoding (bytes that are in none come as lone
+    surrogates, as PEP 383 has it, but other ones are no bytes)."""
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def _text(raw: dict[str, Any], name: str, most: int) -> str:
     value = raw.get(name, "")
-    if not isinstance(value, str) or len(value) > most or "\0" in value:
+    if not isinstance(value, str) or len(value) > most or not _is_word(value):
         raise BadMessage(f"The command's {name!r} is no text of at most {most} characters.")
     return value
 
 
 def _seconds(raw: dict[str, Any], name: str) -> float:
     value = raw.get(name, 0)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e12:
-        raise BadMessage(f"The command's {name!r} is no number from 0 on.")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1e11:
+        raise BadMessage(f"The command's {name!r} is no number from 0 to 1e11.")
     return float(value)
 
 

@@ -54,6 +54,8 @@ def spawn(
 
     Raises CommandNotFound, NotExecutable, NotFound (the folder), LimitExceeded.
     """
+    if not argv[0]:
+        raise CommandNotFound("The command's name is empty.")
     try:
         spawned = _on_terminal(argv, program, cwd, env, size) if size else _on_pipes(argv, program, cwd, env, stdin)
     except OSError as error:

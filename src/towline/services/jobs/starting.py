@@ -67,7 +67,7 @@ class Starting:
         )  # fmt: skip
         live = self._books.live[row.id] = Live(row)
         try:
-            orders = await self._books.keeping.ready()
+            orders = await self._ready()
         except BaseException:
             del self._books.live[row.id]
             raise
@@ -79,6 +79,14 @@ class Starting:
             raise TimedOut(
                 "The process that holds jobs does not answer. The command may start yet: tow jobs shows it."
             ) from None
+
+    async def _ready(self) -> Orders:
+        """Wait for a keeper, and for those who wait for it already, but not longer than for anything else here."""
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                return await self._books.keeping.ready()
+        except TimeoutError:
+            raise TimedOut("The process that holds jobs cannot be reached. The command was not started.") from None
 
     async def _settled(self, live: Live, order: Order) -> JobRow:
         ours = live.row.id
