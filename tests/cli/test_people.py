@@ -15,6 +15,8 @@ import pytest
 from tests import kit
 from tests.kit import NodeProcess, events, tow
 
+from towline.store import Store
+
 node = kit.node
 address = kit.address
 
@@ -301,6 +303,16 @@ def test_a_data_folder_that_others_can_write_into_is_refused(tmp_path: Path, mod
     words = ("serve", "--data", str(data), "--listen", "127.0.0.1:0")
     assert f"chmod go-w {data}" in tow(*words, home=tmp_path / "h", expect=3).stderr
     assert not os.listdir(data)
+
+
+def test_a_long_audit_log_is_shown_whole(node: NodeProcess, tmp_path: Path) -> None:
+    with Store.open(str(node.data)) as store, store.database.transaction():
+        for index in range(1500):
+            store.audit.note(float(index), "ann", "run", str(index), "x" * 1000)
+    node.join(tmp_path / "c", "ann", "home", "--can", "admin")
+    for words, home in ((("--data", str(node.data)), node.home), (("home",), tmp_path / "c")):
+        said = kit.events(tow("audit", *words, "--limit", "1600", "--json", home=home).stdout)
+        assert [each["subject"] for each in said if each["action"] == "run"] == [str(index) for index in range(1500)]
 
 
 # --- one node, and its end ---

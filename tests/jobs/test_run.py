@@ -116,6 +116,16 @@ def test_a_command_that_is_nested_without_end_is_no_bug(place: Place) -> None:
     run(go())
 
 
+def test_long_words_do_not_spoil_the_list(own: Place) -> None:
+    async def go() -> None:
+        words = ["true", *(["\U0001f600" * 600] * 49)]  # each character is twelve bytes in JSON
+        async with own.line() as line:
+            done = [await line.run(words) for _ in range(6)]
+            assert [row["job"] for row in await line.jobs()] == [each.job for each in done]
+
+    run(go())
+
+
 def test_input_is_exact_and_its_end_is_told(place: Place) -> None:
     async def go() -> None:
         data = bytes(range(256)) * 20_000

@@ -6,11 +6,13 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
-from towline.base.errors import NotFound, Unreachable
+from towline.base.errors import NotFound, PeerError, Unreachable
 from towline.base.text import printable
 
 if TYPE_CHECKING:
     from towline.client.line import Line
+
+_MOST_ROWS = 100_000  # far more than a node has
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -59,14 +61,23 @@ def administer_at(alias: str, request: dict[str, Any], give_up: float | None) ->
 
 
 async def _ask(reach: Line, request: dict[str, Any]) -> Any:
-    async with reach as line:
-        channel = await line.channel({"service": "admin", **request})
-        message = await channel.receive()
     from towline.client.rows import Audited, ListedPerson, parsed
 
-    if message is None:
-        raise Unreachable("The node gave no answer.")
-    return parsed(message.body, {"people": list[ListedPerson], "audit": list[Audited]}.get(str(request["op"]), str))
+    kind: Any = {"people": list[ListedPerson], "audit": list[Audited]}.get(str(request["op"]), str)
+    rows: list[Any] = []
+    async with reach as line:
+        channel = await line.channel({"service": "admin", **request})
+        if (message := await channel.receive()) is None:
+            raise Unreachable("The node gave no answer.")
+        first = parsed(message.body, kind)
+        if not isinstance(first, list):
+            return first
+        rows += first
+        async for body in channel:  # a long list comes in several messages
+            rows += parsed(body, kind)
+            if len(rows) > _MOST_ROWS:
+                raise PeerError("The node's answer has no end.")
+    return rows
 
 
 def _do_stopped(data: str, request: dict[str, Any]) -> Any:

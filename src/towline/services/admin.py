@@ -13,6 +13,7 @@ from towline.base.errors import BadMessage, UsageError
 from towline.base.names import checked_name
 from towline.runtime.channel import Channel
 from towline.services import requests
+from towline.services.answers import in_messages
 from towline.store import Store
 from towline.trust.grants import Grants
 from towline.trust.invites import Code, encode_code, secret_hash
@@ -86,7 +87,7 @@ class Administration:
 
 
 class AdminService:
-    """The service `admin`: one request a stream, answered in the body of one message."""
+    """The service `admin`: one request a stream, answered in the body of one message, a long list in several."""
 
     def __init__(self, administration: Administration, shut_out: Callable[[str], None]) -> None:
         self._administration = administration
@@ -100,7 +101,8 @@ class AdminService:
         if channel.header.get("op") == "revoke":
             self._shut_out(str(result))
         channel.accept()
-        await channel.send(json.dumps(result).encode())
+        for part in in_messages(result) if isinstance(result, list) else (json.dumps(result).encode(),):
+            await channel.send(part)
 
 
 def answer(do: Administration, header: dict[str, object], who: str) -> object:

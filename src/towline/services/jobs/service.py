@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 from towline.base.errors import BadMessage, Conflict, UnknownJob
@@ -10,6 +9,7 @@ from towline.protocol.codec import Header
 from towline.runtime.channel import Channel
 from towline.runtime.lanes import TicketOffice
 from towline.services import requests
+from towline.services.answers import in_messages
 from towline.services.jobs import messages
 from towline.services.jobs.bypass import Lanes
 from towline.services.jobs.input import take_input
@@ -22,7 +22,6 @@ from towline.store.jobs import JobRow
 from towline.trust.grants import Grants
 
 _STREAMS = {"stdout": frozenset({1}), "stderr": frozenset({2}), "both": frozenset({1, 2})}
-_ROWS_AT_ONCE = 200
 
 
 class JobsService:
@@ -121,9 +120,8 @@ class JobsService:
         rows = await self._roster.rows(None if everybody else channel.person)
         stalled = await self._roster.keeping.stalled()
         channel.accept()
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            batch = [_listed(*each) | {"full": each[0].id in stalled} for each in rows[start : start + _ROWS_AT_ONCE]]
-            await channel.send(json.dumps(batch).encode())
+        for part in in_messages(_listed(*each) | {"full": each[0].id in stalled} for each in rows):
+            await channel.send(part)
 
     async def _forget(self, channel: Channel) -> None:
         row = await self._find(channel)
