@@ -116,6 +116,18 @@ def test_a_command_that_is_nested_without_end_is_no_bug(place: Place) -> None:
     run(go())
 
 
+def test_the_beginning_of_the_output_is_kept_and_nothing_behind_what_is_not(place: Place) -> None:
+    async def go() -> None:
+        script = "printf abc; read a; head -c 100000 /dev/zero; read a; printf xyz; printf err >&2"
+        async with place.line() as line:
+            result = await line.run(["sh", "-c", script], keep=5, input=b"\n\n")
+            assert (result.stdout, result.stderr, result.truncated) == (b"abc\0\0", b"err", True)
+            result = await line.run(["printf", "abc"], keep=3)
+            assert (result.stdout, result.truncated) == (b"abc", False)
+
+    run(go())
+
+
 def test_long_words_do_not_spoil_the_list(own: Place) -> None:
     async def go() -> None:
         words = ["true", *(["\U0001f600" * 600] * 49)]  # each character is twelve bytes in JSON

@@ -339,16 +339,20 @@ _Kept: TypeAlias = tuple[dict[str, list[bytes]], bool]
 
 
 async def _collect(job: Job, keep: int) -> _Kept:
-    """Its output, so many bytes of each stream, and whether that is not all."""
+    """The first `keep` bytes of each stream, and whether that is not all."""
     kept: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
-    sizes = {"stdout": 0, "stderr": 0}
+    room = {"stdout": keep, "stderr": keep}
     truncated = False
     async for item in job.output():
-        if isinstance(item, Missing) or sizes[item.stream] + len(item.data) > keep:
+        if isinstance(item, Missing):
             truncated = True
             continue
-        kept[item.stream].append(item.data)
-        sizes[item.stream] += len(item.data)
+        data = item.data[: room[item.stream]]
+        room[item.stream] -= len(data)
+        if len(data) < len(item.data):
+            truncated = True
+        if data:
+            kept[item.stream].append(data)
     return kept, truncated
 
 
