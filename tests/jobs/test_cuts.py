@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests import kit
 from tests.jobs.kit import Place, alive, collect, gone, items
 from tests.kit import TOW, environment, events, finished, joined, open_for_writing, run, serving, tow, until
@@ -227,6 +228,32 @@ def test_a_dead_keeper_means_lost_and_never_an_exit_status(own: Place) -> None:
             with pytest.raises(JobLost):
                 await items(line.job(job.id))
             assert (await line.run(["echo", "again"])).stdout == b"again\n"  # a new keeper
+
+    run(go())
+
+
+def test_of_a_lost_job_nothing_runs_on(own: Place) -> None:
+    """Not what its command has started either; also when nobody had the time to write its process down."""
+
+    async def go() -> None:
+        async with own.line() as line:
+            job = await line.start(["sh", "-c", "sleep 60 & echo $$ $!; wait"])
+            async for item in job.output():
+                assert isinstance(item, Chunk)
+                pids = [int(each) for each in item.data.split()]
+                break
+            await job.close()
+        own.node.signal(signal.SIGKILL)
+        own.node.wait()
+        os.kill(own.keepers()[0], signal.SIGKILL)
+        with Store.open(str(own.node.data)) as store:
+            (row,) = store.jobs.all()
+            store.jobs.update(replace(row, state="starting", pid=0))
+        own.restart()
+        for pid in pids:
+            await gone(pid)
+        async with own.line() as line:
+            assert [each["state"] for each in await line.jobs()] == ["lost"]
 
     run(go())
 

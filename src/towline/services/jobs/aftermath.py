@@ -8,7 +8,8 @@ import os
 import signal
 import time
 
-from towline.journal.spool import last_record, spool_size
+from towline.journal import Record
+from towline.journal.spool import SpoolReader, last_record, spool_size
 from towline.protocol.codec import Header
 from towline.store.jobs import EXITED, KILLED, LOST, JobRow
 
@@ -26,8 +27,9 @@ def last_known(row: JobRow, folder: str) -> JobRow:
             ending = json.loads(last.payload).get("exit")
             if isinstance(ending, dict):
                 return ended(row, ending, size, row.pid)
-    end_orphan(row)
-    return row.ending(LOST, reason=GONE, ended=time.time(), size=size)
+    pid = row.pid or _pid_in(folder)
+    end_orphan(row.id, pid)
+    return row.ending(LOST, reason=GONE, ended=time.time(), size=size, pid=pid)
 
 
 def ended(row: JobRow, ending: Header, size: int, pid: int) -> JobRow:
@@ -47,17 +49,35 @@ def ended(row: JobRow, ending: Header, size: int, pid: int) -> JobRow:
     )
 
 
-def end_orphan(row: JobRow) -> None:
-    """A process that nobody holds is ended, if it is still the one that we started: its environment says so."""
-    if not row.pid:
+def _pid_in(folder: str) -> int:
+    """As its first record has it: the keeper, or the node, may have ended before it was in the books. 0 without."""
+    reader = SpoolReader(folder)
+    try:
+        for item in reader.read(1):
+            if isinstance(item, Record) and item.kind == CONTROL:
+                pid = json.loads(item.payload)["start"]["pid"]
+                return pid if isinstance(pid, int) and pid > 0 else 0
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # there is none; or a spool of an older keeper, or a damaged one
+    finally:
+        reader.close()
+    return 0
+
+
+def end_orphan(job: str, pid: int) -> None:
+    """A process that nobody holds is ended with its group, if it is still the one that we started: its environment
+    says so. It is stopped before that, because a group's number is its own as long as its leader has not ended."""
+    if not pid:
         return
     try:
-        pidfd = os.pidfd_open(row.pid)
+        pidfd = os.pidfd_open(pid)
     except OSError:
         return
     try:
-        if f"TOWLINE_JOB={row.id}".encode() in _environment(row.pid).split(b"\0"):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if f"TOWLINE_JOB={job}".encode() in _environment(pid).split(b"\0"):
+            signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+            signal.pidfd_send_signal(pidfd, 0)  # it is there still
+            os.killpg(pid, signal.SIGKILL)
     except OSError:
         pass  # it has ended meanwhile
     finally:

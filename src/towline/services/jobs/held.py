@@ -76,7 +76,7 @@ class Held:
         # The spool's folder is there before the process, so that nobody takes it for one that never began; what is
         # written into it can wait until the process is on its way.
         self._spawn(spec)
-        started = {"start": {"argv": spec["argv"], "time": time.time()}}
+        started = {"start": {"argv": spec["argv"], "time": time.time(), "pid": self.pid}}
         try:
             self.spool.release(self.spool.append(CONTROL, json.dumps(started).encode(), always=True))
         except OSError:
