@@ -225,6 +225,12 @@ def test_an_old_encoding_survives_chunk_boundaries(place: Place) -> None:
     assert len([each for each in said if each["event"] == "output"]) > 1
 
 
+@pytest.mark.parametrize("name", ["hex", "rot13", "zlib", "idna", "punycode", "undefined", "nosuch"])
+def test_what_makes_no_text_of_any_bytes_is_no_encoding(place: Place, name: str) -> None:
+    done = tow("run", "home", "--encoding", name, "--", "true", home=place.home, expect=2)
+    assert f"{name!r} is no text encoding" in done.stderr
+
+
 def test_ctrl_c_is_the_remote_commands(place: Place) -> None:
     script = "trap 'echo caught; exit 33' INT; echo ready; while :; do sleep 1; done"
     client = subprocess.Popen(

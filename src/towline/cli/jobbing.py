@@ -30,6 +30,7 @@ _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 _NO_NOWAIT = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ESPIPE})
 _READ = 64 * 1024
 _MUCH = 32 * 1024  # a piece this large is not the last one
+_ANY = codecs.BOM_UTF32_LE + bytes(range(256))  # behind what utf-16 and utf-32 like to begin with
 
 
 def take_command(parser: argparse.ArgumentParser, *, help: str) -> None:  # noqa: A002
@@ -63,11 +64,15 @@ def variables(pairs: list[str]) -> dict[str, str]:
 
 
 def codec_of(name: str) -> str:
-    """For argparse: the name of a text encoding that Python knows."""
+    """For argparse: the name of a text encoding that Python knows, and that makes text of any bytes."""
     try:
-        return codecs.lookup(name).name
-    except LookupError:
-        raise argparse.ArgumentTypeError(f"{name!r} is no text encoding; utf-8, gbk, cp1252 … are") from None
+        found = codecs.lookup(name).name
+        makes_text = isinstance(_decoder(found).decode(_ANY, True), str)
+    except Exception:  # noqa: BLE001  # Python has codecs of many kinds (hex, zlib, idna), and each fails in its own way
+        makes_text = False
+    if not makes_text:
+        raise argparse.ArgumentTypeError(f"{name!r} is no text encoding; utf-8, gbk, cp1252 … are")
+    return found
 
 
 class Printer:
@@ -75,8 +80,9 @@ class Printer:
 
     def __init__(self, out: Output, *, encoding: str | None = None, **fields: object) -> None:
         self._out, self._fields = out, fields
-        make = codecs.getincrementaldecoder(encoding) if encoding else None
-        self._decoders = {name: make(errors="replace") for name in ("stdout", "stderr")} if make else {}
+        self._encoding = encoding or ""
+        self._seq: dict[str, int] = {}  # of the last piece, where there is something to decode
+        self._decoders = {name: _decoder(encoding) for name in ("stdout", "stderr")} if encoding else {}
         sys.stdout.flush()
 
     @property
@@ -92,12 +98,12 @@ class Printer:
             self._out.event("gap", **{"from": item.from_}, to=item.to, reason=item.reason, **self._fields)
             self._out.note(f"[output {item.from_} to {item.to - 1} is missing: {item.reason}]")
             return
-        data, decoder = item.data, self._decoders.get(item.stream)
+        data = item.data
         if len(data) >= _MUCH:
             from towline.runtime.memory import keep_freed_memory  # loads ctypes (1.5 ms): not for a few lines
 
             keep_freed_memory()
-        text = decoder.decode(data) if decoder is not None else None
+        text = self._decoded(item) if self._decoders else None
         if self._out.json:
             self._out.event("output", **self._fields, stream=item.stream, seq=item.seq, **_json_data(data, text))
             return
@@ -105,17 +111,41 @@ class Printer:
 
     def recoded(self, chunk: Chunk) -> Chunk:
         """The same in UTF-8."""
-        decoder = self._decoders.get(chunk.stream)
-        if decoder is None:
+        if not self._decoders:
             return chunk
-        return chunk._replace(data=decoder.decode(chunk.data).encode("utf-8", "replace"))
+        return chunk._replace(data=self._decoded(chunk).encode("utf-8", "replace"))
+
+    def _decoded(self, chunk: Chunk) -> str:
+        decoder = self._decoders[chunk.stream]
+        self._seq[chunk.stream] = chunk.seq
+        try:
+            return decoder.decode(chunk.data)
+        except UnicodeError:  # utf-16 and utf-32, when the output does not begin with a byte order mark
+            before = decoder.getstate()[0]
+            decoder = self._decoders[chunk.stream] = _decoder(f"{self._encoding}-le")
+            return decoder.decode(before + chunk.data)
 
     async def finish(self) -> None:
         """A character that was never finished is shown as such."""
-        for name, decoder in self._decoders.items():
-            rest = decoder.decode(b"", True)
-            if rest and not self._out.json:
-                await write(1 if name == "stdout" else 2, rest.encode())
+        for chunk in self.rest():
+            text = chunk.data.decode()
+            if self._out.json:
+                self._out.event("output", **self._fields, stream=chunk.stream, seq=chunk.seq, data=text)
+            else:
+                await write(1 if chunk.stream == "stdout" else 2, chunk.data)
+
+    def rest(self) -> list[Chunk]:
+        """What is left when nothing more comes, in UTF-8: characters that were never finished."""
+        from towline.client.output import Chunk
+
+        left = [
+            (name, decoder.decode(b"", True).encode("utf-8", "replace")) for name, decoder in self._decoders.items()
+        ]
+        return [Chunk(name, self._seq.get(name, 0), data) for name, data in left if data]
+
+
+def _decoder(encoding: str) -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder(encoding)(errors="replace")
 
 
 def _json_data(data: bytes, text: str | None) -> dict[str, object]:
