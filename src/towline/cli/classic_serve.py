@@ -23,7 +23,7 @@ from towline.classic.shell import Rules, Shell
 from towline.classic.text import DEFAULT_TEMPLATE, Answering, reply_with, upper
 from towline.cli.classic import check_over
 from towline.cli.output import Output, lasting
-from towline.cli.running import hear_signals
+from towline.cli.signals import on_ending
 from towline.services.files.tree import Root
 
 _WARNING = "NO ENCRYPTION: everybody on the way can read and change what is said."
@@ -49,7 +49,7 @@ async def _serve(
     if isinstance(dialect, Chat):
         listen_to_operator(0, dialect.operator)
     stop = asyncio.Event()
-    hear_signals(stop.set)
+    on_ending(stop.set)
     async with server.running():
         await stop.wait()
 

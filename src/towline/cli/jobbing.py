@@ -15,9 +15,11 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from towline.base.errors import DiskError, Exit, JobUnreachable, TowlineError, UnknownJob, UsageError
+from towline.base.errors import DiskError, Exit, Interrupted, JobUnreachable, TowlineError, UnknownJob, UsageError
 from towline.base.text import printable
 from towline.cli.output import Output, shown
+from towline.cli.signals import leave_to_system, on_signal
+from towline.runtime.threads import in_thread
 
 if TYPE_CHECKING:
     from towline.client.jobs import Job
@@ -29,6 +31,7 @@ _SMALL = 4096  # what a terminal takes at once when poll(2) says that it takes s
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 _NO_NOWAIT = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ESPIPE})
 _READ = 64 * 1024
+_LAST_WORD_SECONDS = 2.0  # of a client that was told to end itself
 _MUCH = 32 * 1024  # a piece this large is not the last one
 _ANY = codecs.BOM_UTF32_LE + bytes(range(256))  # behind what utf-16 and utf-32 like to begin with
 
@@ -183,7 +186,8 @@ async def _write(descriptor: int, view: memoryview) -> None:
         if len(view) <= _SMALL and _takes_some(descriptor):  # a terminal, a file
             view = view[os.write(descriptor, view) :]
     if view:
-        await asyncio.to_thread(_write_all, descriptor, view)
+        # On a thread of its own: the end of a loop waits for those of the pool, and nobody may ever read this.
+        await in_thread(_write_all, descriptor, view)
 
 
 def _write_nowait(descriptor: int, view: memoryview) -> int:
@@ -218,8 +222,6 @@ def has_input() -> bool:
 
 async def feed(job: Job) -> None:
     """Standard input to the job, to its end."""
-    from towline.runtime.threads import in_thread
-
     while data := await in_thread(_read):
         await job.write(data)
     await job.write_eof()
@@ -233,7 +235,8 @@ def _read() -> bytes:
 
 
 def on_interrupt(jobs: Callable[[], Iterable[Job]], out: Output, leave: Callable[[], object], left: str) -> None:
-    """The first Ctrl-C is the remote commands'; the second leaves them running, and says `left`."""
+    """The first Ctrl-C is the remote commands'; the second leaves them running, and says `left`. A third one ends us,
+    whatever hangs."""
     pressed = 0
     tasks: set[asyncio.Task[Any]] = set()
 
@@ -241,6 +244,7 @@ def on_interrupt(jobs: Callable[[], Iterable[Job]], out: Output, leave: Callable
         nonlocal pressed
         pressed += 1
         if pressed > 1:
+            leave_to_system(signal.SIGINT)
             out.note(f"\nLeft running; {left}")
             leave()
             return
@@ -251,7 +255,7 @@ def on_interrupt(jobs: Callable[[], Iterable[Job]], out: Output, leave: Callable
             tasks.add(task)
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, press)
+    on_signal(signal.SIGINT, press)
 
 
 async def follow(
@@ -285,7 +289,7 @@ async def follow(
         if unread:
             raise type(unread[0])(f"{unread[0].sentence} {_goes_on(job)}") from unread[0]
         if not left:
-            raise
+            raise Interrupted(f"Interrupted. {_goes_on(job)}") from None
         out.event("detached", job=job.id)
         return Exit.INTERRUPTED
     finally:
@@ -316,6 +320,16 @@ async def unread(job: Job, alias: str, *, ends: bool) -> None:
         file=sys.stderr,
         flush=True,
     )
+
+
+async def end(job: Job) -> bool:
+    """Have it end, now or never: False when nobody can be told. (Then the node has lost us, and sees to it.)"""
+    try:
+        async with asyncio.timeout(_LAST_WORD_SECONDS):
+            await job.signal("TERM")
+    except (TowlineError, TimeoutError):
+        return False
+    return True
 
 
 def _goes_on(job: Job) -> str:

@@ -75,10 +75,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _relay(proxy: FaultProxy) -> None:
-    from towline.cli.running import hear_signals
+    from towline.cli.signals import on_ending
 
     stop = asyncio.Event()
-    hear_signals(stop.set)
+    on_ending(stop.set)
     async with proxy:
         await stop.wait()
 

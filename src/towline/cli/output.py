@@ -39,10 +39,10 @@ class _writing:  # noqa: N801  # reads as a statement: with _writing(stream):
             give_up(self._stream)
 
 
-def break_off(*_: object) -> None:
-    """A signal handler. The event loop cannot hear of Ctrl-C while it waits for somebody to read what we print: the
-    write is interrupted (signal(7), PEP 475), and this raises Interrupted out of it. A write that is only under way
-    just now is let be."""
+def break_off() -> None:
+    """For a signal handler. The event loop cannot hear of Ctrl-C while it waits for somebody to read what we print.
+    The write is interrupted (signal(7), PEP 475), and this raises Interrupted out of it. A write that is only under
+    way just now is let be."""
     if _stuck is not None and not _takes_more(_stuck):
         raise Interrupted
 

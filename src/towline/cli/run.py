@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from towline.base.errors import Exit, UsageError
+from towline.base.errors import Exit, Interrupted, UsageError
 from towline.cli.output import Output
 
 if TYPE_CHECKING:
@@ -103,8 +103,13 @@ def ends_unread(args: argparse.Namespace) -> bool:
     return not args.detach and args.on_disconnect in (None, ("kill", None))
 
 
+def ends_with_us(args: argparse.Namespace) -> bool:
+    """Whether the command ends when we are told to: nobody has said goodbye then, as with a second Ctrl-C."""
+    return not args.detach and args.on_disconnect == ("kill", None)
+
+
 async def _one(args: argparse.Namespace, out: Output, alias: str) -> int:
-    from towline.cli.jobbing import Printer, follow, has_input, unread
+    from towline.cli.jobbing import Printer, end, follow, has_input, unread
     from towline.cli.running import tell_line_events
     from towline.client.connect import connect
 
@@ -119,4 +124,8 @@ async def _one(args: argparse.Namespace, out: Output, alias: str) -> int:
             return await follow(job, out, Printer(out, encoding=args.encoding), alias=alias, stdin=stdin)
         except BrokenPipeError:
             await unread(job, alias, ends=ends_unread(args))
+            raise
+        except Interrupted:
+            if ends_with_us(args) and await end(job):
+                raise Interrupted(f"Interrupted, and the job {job.id} was told to end.") from None
             raise

@@ -12,7 +12,8 @@ from towline.base.errors import Interrupted, UsageError
 from towline.base.quantity import parse_duration, parse_size
 from towline.base.text import printable
 from towline.cli import cycles
-from towline.cli.output import Output, break_off
+from towline.cli.output import Output
+from towline.cli.signals import ENDING, leave_to_system, on_ending
 from towline.client.line import LineEvent, Reconnecting
 from towline.runtime.loops import new_event_loop
 
@@ -21,37 +22,35 @@ LONG_WAIT = 5.0  # seconds that nobody sits through without a word
 
 
 def run_async(work: Coroutine[object, object, T]) -> T:
-    """Run to the end on the quickest loop there is; the first Ctrl-C or SIGTERM cancels and raises Interrupted."""
+    """Run to the end on the quickest loop there is; the first Ctrl-C or SIGTERM cancels and raises Interrupted, and
+    a second one ends the process as it would any other, whatever hangs."""
     cycles.as_usual()
+    before = {number: signal.getsignal(number) for number in ENDING}
+    stopped = False
 
     async def guarded() -> T:
         task = asyncio.ensure_future(work)
-        loop = asyncio.get_running_loop()
 
         def stop() -> None:
+            nonlocal stopped
+            stopped = True
             task.cancel()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-                # The second one ends the process as it would any that does not look: Python's own handler for Ctrl-C
-                # would raise wherever we are just then, and what comes of that is for programmers to read.
-                signal.signal(number, signal.SIG_DFL)
+            for number in ENDING:
+                leave_to_system(number)
 
-        hear_signals(stop)
+        on_ending(stop)
         try:
             return await task
         except asyncio.CancelledError:
             raise Interrupted from None
 
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(guarded())
-
-
-def hear_signals(heard: Callable[[], object]) -> None:
-    """Have the running loop call `heard` for Ctrl-C and SIGTERM; a write that it waits in just then is broken off."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, heard)
-        signal.signal(number, break_off)  # in the place of a handler that does nothing; the loop hears all the same
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(guarded())
+    finally:
+        if not stopped:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def duration(text: str) -> float:
@@ -98,13 +97,13 @@ def gone(event: Reconnecting) -> str:
     return f"The connection is gone ({reason}); trying again …"
 
 
-def tell_line_events(out: Output) -> Callable[[LineEvent], None]:
-    """A listener that says when the line is down and up again."""
+def tell_line_events(out: Output, **fields: object) -> Callable[[LineEvent], None]:
+    """A listener that says when the line is down and up again; `fields` are in its events."""
 
     def tell(event: LineEvent) -> None:
         if isinstance(event, Reconnecting):
             reason = printable(event.error.sentence)
-            out.event("reconnecting", attempt=event.attempt, wait=round(event.wait, 3), reason=reason)
+            out.event("reconnecting", attempt=event.attempt, wait=round(event.wait, 3), reason=reason, **fields)
             if worth_a_word(event):
                 out.note(gone(event))
 

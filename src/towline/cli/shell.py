@@ -165,7 +165,6 @@ async def _converse(job: Job, args: argparse.Namespace, bar: _Bar, seen: _Seen) 
     if not args.read_only:
         tasks.append(asyncio.ensure_future(_type(job, typed)))
         loop.add_signal_handler(signal.SIGWINCH, lambda: job.resize(*_size()))
-    loop.remove_signal_handler(signal.SIGINT)
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
