@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tests.jobs.kit import Place
 from tests.kit import DEADLINE, TOW, environment, events, tow
 
 from towline.base.errors import Exit
+from towline.store import Store
 from towline.trust.pins import KnownNodes
 
 # More than a pipe holds, behind whatever else is said first.
@@ -127,7 +129,7 @@ def test_sigterm_says_which_job_goes_on(own: Place) -> None:
     _kill_all(own)
 
 
-@pytest.mark.parametrize("targets", ["home"])
+@pytest.mark.parametrize("targets", ["home", "home,again"])
 def test_a_command_that_is_to_end_without_a_client_ends_with_one_that_is_told_to(own: Place, targets: str) -> None:
     known = KnownNodes(str(own.home))
     known.add(replace(known.find("home"), alias="again"))
@@ -139,3 +141,54 @@ def test_a_command_that_is_to_end_without_a_client_ends_with_one_that_is_told_to
         assert it.process.wait(DEADLINE) == 130
     for row in _rows(own):
         tow("attach", "home", str(row["job"]), home=own.home, expect=128 + signal.SIGTERM)
+
+
+@pytest.fixture
+def away() -> Iterator[str]:
+    """An address that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        yield f"{host}:{port}"
+
+
+def test_after_ctrl_c_nothing_begins_on_a_node_that_is_still_to_be_reached(own: Place, away: str) -> None:
+    known = KnownNodes(str(own.home))
+    known.add(replace(known.find("home"), alias="away", address=away, addresses=(away,)))
+    words = ("run", "home,away", "--give-up", "10m", "--json", "--", "sh", "-c", "echo ready; exec sleep 60")
+    process = subprocess.Popen(
+        [*TOW, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment(own.home)
+    )
+    assert process.stdout is not None
+    said: list[str] = []
+    while "ready" not in "".join(said):
+        said.append(process.stdout.readline().decode())
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=DEADLINE)
+    hosts = {each["node"]: each for each in events(rest.decode()) if each["event"] == "host"}
+    assert (hosts["home"]["signal"], hosts["away"]["error"]) == ("INT", "interrupted")
+    assert process.returncode == 130
+    assert {each["node"] for each in events("".join(said) + rest.decode()) if each["event"] == "reconnecting"} <= {
+        "away"
+    }
+
+
+def test_ctrl_c_reaches_a_command_that_is_just_being_started(own: Place) -> None:
+    known = KnownNodes(str(own.home))
+    known.add(replace(known.find("home"), alias="again"))
+    tow("run", "home", "--detach", "--", "sleep", "60", home=own.home)
+    (keeper,) = own.keepers()
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        with client(own.home, "run", "home,again", "--", "sleep", "61") as it:
+            deadline = time.monotonic() + DEADLINE
+            with Store.open(str(own.node.data)) as store:
+                while [row.argv[-1] for row in store.jobs.live()].count("61") < 2:
+                    assert time.monotonic() < deadline
+            it.press(signal.SIGINT)
+            it.hears("Interrupting")
+            os.kill(keeper, signal.SIGCONT)
+            assert it.process.wait(DEADLINE) == 130
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    assert {row["signal"] for row in _rows(own) if row["argv"] == ["sleep", "61"]} == {"INT"}
+    _kill_all(own)

@@ -231,6 +231,40 @@ def test_what_makes_no_text_of_any_bytes_is_no_encoding(place: Place, name: str)
     assert f"{name!r} is no text encoding" in done.stderr
 
 
+def test_utf_16_with_and_without_a_mark_and_a_character_that_is_never_finished(place: Place, tmp_path: Path) -> None:
+    words = ("run", "home", "--encoding", "utf-16", "--cwd", str(tmp_path), "--")
+    for name in ("utf-16", "utf-16-le"):
+        (tmp_path / name).write_bytes("统一码\n".encode(name))
+        assert tow(*words, "cat", name, home=place.home).stdout == "统一码\n"
+    known = KnownNodes(str(place.home))
+    known.add(replace(known.find("home"), alias="other"), replace=True)
+    for targets in ("home", "home,other"):
+        words = ("run", targets, "--encoding", "gbk", "--json", "--", "printf", "ab\\304")
+        shown = [each for each in events(tow(*words, home=place.home).stdout) if each["event"] == "output"]
+        for node in {each.get("node") for each in shown}:
+            assert "".join(each["data"] for each in shown if each.get("node") == node) == "ab�"
+    done = tow("run", "home,other", "--encoding", "gbk", "--", "printf", "ab\\304", home=place.home)
+    assert sorted(line for line in done.stdout.splitlines() if "|" in line) == ["home  | ab�", "other | ab�"]
+
+
+def test_equal_outputs_are_one_however_long_they_are(place: Place) -> None:
+    known = KnownNodes(str(place.home))
+    known.add(replace(known.find("home"), alias="other"), replace=True)
+    for script, heads in (
+        ("seq 300000", ["--- home, other"]),
+        ("seq 300000; echo $TOWLINE_JOB", ["--- home", "--- other"]),
+    ):
+        done = tow("run", "home,other", "--gather", "--", "sh", "-c", script, home=place.home)
+        assert [line for line in done.stdout.splitlines() if line.startswith("---")] == heads
+        assert done.stdout.count("[more was printed; see tow logs]") == len(heads)
+
+
+def test_a_group_of_nobody_is_said_so(place: Place) -> None:
+    (place.home / "config.toml").write_text("[groups]\nnone = []\n")
+    (place.home / "config.toml").chmod(0o600)
+    assert "no node in @none" in tow("run", "@none", "--", "true", home=place.home, expect=2).stderr
+
+
 def test_ctrl_c_is_the_remote_commands(place: Place) -> None:
     script = "trap 'echo caught; exit 33' INT; echo ready; while :; do sleep 1; done"
     client = subprocess.Popen(

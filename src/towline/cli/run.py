@@ -19,6 +19,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from towline.base.errors import Exit, Interrupted, UsageError
+from towline.base.text import printable
 from towline.cli.output import Output
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     if bool(args.command) == bool(args.shell):
         raise UsageError("Give a command behind '--', or --shell with a line for a shell.")
     aliases = KnownNodes(client_home()).expand(args.alias)
+    if not aliases:
+        raise UsageError(f"There is no node in {printable(args.alias)}.")
     if len(aliases) == 1:
         return run_async(_one(args, out, aliases[0]))
     from towline.cli.run_many import run_many

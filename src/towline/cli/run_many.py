@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,11 +16,35 @@ if TYPE_CHECKING:
     from towline.client.jobs import Job
     from towline.client.output import Chunk
 
-_GATHERED = 1024 * 1024  # bytes of each stream and node that are held back to be compared
+_GATHERED = 1024 * 1024  # bytes of each stream and node that are held back to be shown; all are compared
 _LINE = 64 * 1024  # a line that is longer is shown in pieces
 
 
 _Task: TypeAlias = "asyncio.Task[None]"
+
+
+class _Gathered:
+    """One stream of a node: its beginning, and what tells it from another one."""
+
+    __slots__ = ("_digest", "_head", "_size")
+
+    def __init__(self) -> None:
+        self._head, self._size, self._digest = bytearray(), 0, hashlib.blake2b()
+
+    def add(self, data: bytes) -> None:
+        self._head += data[: max(_GATHERED - len(self._head), 0)]
+        self._size += len(data)
+        self._digest.update(data)
+
+    @property
+    def identity(self) -> bytes:
+        return self._digest.digest() if self._size else b""
+
+    @property
+    def text(self) -> str:
+        """For a person."""
+        text = printable(self._head.decode("utf-8", "replace").rstrip("\n"), keep_newlines=True)
+        return text if self._size == len(self._head) else f"{text}\n[more was printed; see tow logs]"
 
 
 @dataclass(slots=True)
@@ -28,15 +53,17 @@ class _Host:
 
     alias: str
     job: str = ""
+    starting: bool = False
     running: Job | None = None
+    interrupted: bool = False
+    told: bool = False  # to end, because we were
     unread: bool = False  # nobody reads what we print
     leaving: _Task | None = None  # what is done about it
     status: int | None = None
     signal: str | None = None
     error: TowlineError | None = None
     rest: dict[str, bytes] = field(default_factory=lambda: {"stdout": b"", "stderr": b""})
-    kept: list[tuple[str, bytes]] = field(default_factory=list)
-    size: int = 0
+    kept: dict[str, _Gathered] = field(default_factory=lambda: {"stdout": _Gathered(), "stderr": _Gathered()})
 
     @property
     def exit_status(self) -> int:
@@ -48,16 +75,18 @@ class _Host:
 async def run_many(args: argparse.Namespace, out: Output, aliases: list[str]) -> int:
     """Run it everywhere; the worst status."""
     from towline.cli.jobbing import on_interrupt
+    from towline.cli.run import ends_with_us
 
     hosts = [_Host(alias) for alias in dict.fromkeys(aliases)]
     turn = asyncio.Semaphore(args.parallel)
     width = max(len(host.alias) for host in hosts)
 
-    interrupted = False
-
     def to_interrupt() -> list[Job]:
-        nonlocal interrupted
-        interrupted = True  # and those whose turn has not come stay where they are
+        """… and who has not begun, because its turn has not come or its node is away, does not."""
+        for task, host in zip(tasks, hosts, strict=True):
+            host.interrupted = True
+            if host.running is None and not host.starting:
+                task.cancel()
         return [host.running for host in hosts if host.running is not None]
 
     def leave() -> None:
@@ -67,12 +96,9 @@ async def run_many(args: argparse.Namespace, out: Output, aliases: list[str]) ->
     async def one(host: _Host) -> None:
         async with turn:
             try:
-                if interrupted:
+                if host.unread:
                     raise Interrupted("Not started.")
                 await _on_host(args, out, host, width)
-            except asyncio.CancelledError:
-                host.error = Interrupted("Left running.")
-                raise
             except TowlineError as error:
                 host.error = error
                 out.event("error", node=host.alias, code=error.code, name=error.name,
@@ -83,20 +109,37 @@ async def run_many(args: argparse.Namespace, out: Output, aliases: list[str]) ->
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         if any(isinstance(_raised(task), BrokenPipeError) for task in tasks):
-            interrupted = True
             for task in await _all_unread(args, dict(zip(tasks, hosts, strict=True))):
                 task.cancel()
         await asyncio.wait(tasks)
-    except asyncio.CancelledError:
+    except asyncio.CancelledError:  # SIGTERM
+        if ends_with_us(args):
+            await asyncio.gather(*(_end(host) for host in hosts))
         leave()
-        raise
-    for task in tasks:
-        if not task.cancelled():
+        await asyncio.wait(tasks)
+    for task, host in zip(tasks, hosts, strict=True):
+        if task.cancelled():
+            host.error = Interrupted(_stopped(host))
+        else:
             task.result()
     if args.gather:
         _show_gathered(out, hosts)
     _conclude(args, out, hosts)
     return max((host.exit_status for host in hosts), default=Exit.OK)
+
+
+async def _end(host: _Host) -> None:
+    from towline.cli.jobbing import end
+
+    host.told = host.running is not None and await end(host.running)
+
+
+def _stopped(host: _Host) -> str:
+    if host.told:
+        return "Told to end."
+    if host.job:
+        return "Left running."
+    return "Perhaps left running: tow jobs shows it." if host.starting else "Not started."
 
 
 def _raised(task: _Task) -> BaseException | None:
@@ -125,17 +168,16 @@ async def _left(args: argparse.Namespace, host: _Host) -> None:
 
 
 async def _on_host(args: argparse.Namespace, out: Output, host: _Host, width: int) -> None:
-    from towline.cli.jobbing import Printer, tell_end
+    from towline.cli.jobbing import tell_end
     from towline.cli.run import start
     from towline.cli.running import tell_line_events
     from towline.client.connect import connect
-    from towline.client.output import Chunk
 
     quiet = Output(json=out.json) if out.json else _Silent(json=False)
-    async with connect(host.alias, give_up=args.give_up, on_event=tell_line_events(quiet)) as line:
+    async with connect(host.alias, give_up=args.give_up, on_event=tell_line_events(quiet, node=host.alias)) as line:
+        host.starting = True
         job: Job = await start(line, args, stdin=False)
-        host.job, host.running = job.id, job
-        printer = Printer(out, encoding=args.encoding, node=host.alias, job=job.id)
+        host.job, host.running, host.starting = job.id, job, False
         try:
             if host.unread:
                 raise BrokenPipeError
@@ -143,15 +185,9 @@ async def _on_host(args: argparse.Namespace, out: Output, host: _Host, width: in
             if args.detach:
                 host.status = 0
                 return
-            async for item in job.output():
-                if out.json or not isinstance(item, Chunk):
-                    await printer.show(item)
-                elif args.gather:
-                    _gather(host, printer.recoded(item))
-                else:
-                    await _show_lines(host, printer.recoded(item), width)
-            for stream in host.rest:
-                await _flush(host, stream, width)
+            if host.interrupted:  # while it was started
+                await job.signal("INT")
+            await _show_output(args, out, host, job, width)
         except BrokenPipeError:
             await _left(args, host)
             raise
@@ -161,6 +197,30 @@ async def _on_host(args: argparse.Namespace, out: Output, host: _Host, width: in
         assert job.ended is not None
         host.status, host.signal = job.ended.exit_status, job.ended.signal
         tell_end(job.id, job.ended, out, node=host.alias)
+
+
+async def _show_output(args: argparse.Namespace, out: Output, host: _Host, job: Job, width: int) -> None:
+    from towline.cli.jobbing import Printer
+    from towline.client.output import Chunk
+
+    async def show(chunk: Chunk) -> None:
+        if args.gather:
+            host.kept[chunk.stream].add(chunk.data)
+        else:
+            await _show_lines(host, chunk, width)
+
+    printer = Printer(out, encoding=args.encoding, node=host.alias, job=job.id)
+    async for item in job.output():
+        if out.json or not isinstance(item, Chunk):
+            await printer.show(item)
+        else:
+            await show(printer.recoded(item))
+    if out.json:
+        await printer.finish()
+    for chunk in printer.rest():
+        await show(chunk)
+    for stream in host.rest:
+        await _flush(host, stream, width)
 
 
 class _Silent(Output):
@@ -192,29 +252,17 @@ async def _flush(host: _Host, stream: str, width: int) -> None:
         await _show_lines(host, Chunk(stream, 0, b"\n"), width)
 
 
-def _gather(host: _Host, chunk: Chunk) -> None:
-    if host.size < _GATHERED:
-        host.kept.append((chunk.stream, chunk.data))
-    elif host.size - len(chunk.data) < _GATHERED:
-        host.kept.append(("stderr", b"[more was printed; see tow logs]\n"))
-    host.size += len(chunk.data)
-
-
 def _show_gathered(out: Output, hosts: list[_Host]) -> None:
     """Each output once, under the names of all who printed it."""
-    groups: dict[tuple[bytes, bytes], list[_Host]] = {}
+    groups: dict[tuple[bytes, ...], list[_Host]] = {}
     for host in hosts:
-        streams = {
-            name: b"".join(data for stream, data in host.kept if stream == name) for name in ("stdout", "stderr")
-        }
-        groups.setdefault((streams["stdout"], streams["stderr"]), []).append(host)
-    for (stdout, stderr), members in groups.items():
-        if not stdout and not stderr:
-            continue
-        out.line(f"--- {', '.join(printable(host.alias) for host in members)}")
-        for data in (stdout, stderr):
-            if data:
-                out.line(printable(data.decode("utf-8", "replace").rstrip("\n"), keep_newlines=True))
+        groups.setdefault(tuple(stream.identity for stream in host.kept.values()), []).append(host)
+    for identity, members in groups.items():
+        if any(identity):
+            out.line(f"--- {', '.join(printable(host.alias) for host in members)}")
+        for stream in members[0].kept.values():
+            if stream.identity:
+                out.line(stream.text)
 
 
 def _conclude(args: argparse.Namespace, out: Output, hosts: list[_Host]) -> None:
