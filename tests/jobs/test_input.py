@@ -27,7 +27,7 @@ class House:
         self.loop = asyncio.get_running_loop()
         self.ending: Header | None = None
 
-    def room(self) -> int:
+    def room(self, asking: Held) -> int:
         return 1 << 30
 
     def grown(self, held: Held) -> None:

@@ -189,6 +189,23 @@ def test_when_all_together_keep_too_much_commands_wait_and_readers_get_on(make_p
     run(scenario())
 
 
+def test_what_was_read_of_one_command_makes_room_for_another(make_place: Made) -> None:
+    place = make_place("--spool", "4MiB", "--spool-per-job", "3MiB")
+
+    async def scenario() -> None:
+        async with place.line() as line:
+            read = await line.start(["sh", "-c", "head -c 2500000 /dev/zero; echo done >&2; exec sleep 60"])
+            assert await read_all(read, 2_500_000) == bytes(2_500_000) + b"done\n"
+            unread = await line.start(["head", "-c", "2500000", "/dev/zero"], detach=True)
+            await unread.wait()  # for its end; that acknowledges nothing
+            assert (await collect(line.job(unread.id)))["stdout"] == bytes(2_500_000)
+            found = await items(line.job(read.id), follow=False)
+            assert isinstance(found[0], Missing)
+            await line.job(read.id).signal("KILL")
+
+    run(scenario())
+
+
 STARVED = """
 import os, resource
 from towline.base.errors import TowlineError

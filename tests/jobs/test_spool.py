@@ -49,6 +49,24 @@ def test_a_reader_follows_a_writer_from_any_position(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
+def test_what_was_released_goes_when_others_need_the_room(tmp_path: Path) -> None:
+    writer = SpoolWriter(str(tmp_path / "s"), 64 * KIB, drop=False, clock=lambda: 1)
+    for _ in range(40):
+        writer.append(1, bytes(KIB))
+    writer.drop_released()
+    assert spool_size(str(tmp_path / "s")) == writer.size > 40 * KIB
+    writer.release(35)
+    writer.drop_released()
+    assert spool_size(str(tmp_path / "s")) == writer.size < 15 * KIB
+    first, *rest = read_all(SpoolReader(str(tmp_path / "s")))
+    assert isinstance(first, tuple)
+    assert rest == [bytes(KIB)] * (41 - first[1])
+    assert 30 < first[1] <= 36
+    writer.append(1, b"on")
+    assert read_all(SpoolReader(str(tmp_path / "s"), 41)) == [b"on"]
+    writer.close()
+
+
 @pytest.mark.parametrize("largest_file", [0, 40])  # not even a header; a header and a part of a record
 def test_when_the_disk_has_room_again_it_goes_on_behind_the_last_record(tmp_path: Path, largest_file: int) -> None:
     writer = SpoolWriter(str(tmp_path / "s"), 64 * KIB, drop=False, clock=lambda: 1)

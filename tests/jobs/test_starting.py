@@ -101,6 +101,18 @@ def test_what_is_prepared_is_nothing_until_it_goes_and_goes_once(tmp_path: Path)
     kept(tmp_path, work)
 
 
+def test_what_a_node_forgets_is_taken_off_what_the_keeper_has_counted(tmp_path: Path) -> None:
+    async def work(keeper: Keeper, node: Node) -> None:
+        node.prepare("one", "true")
+        node.go("one")
+        size = (await node.hears("exited"))["size"]
+        assert keeper._elsewhere == size
+        node.link.say({"t": "elsewhere", "change": -10})  # the node may not have heard of that end
+        await until(lambda: keeper._elsewhere == int(str(size)) - 10)
+
+    kept(tmp_path, work)
+
+
 def test_a_start_under_the_name_of_one_before_leaves_its_spool_alone(tmp_path: Path) -> None:
     async def work(keeper: Keeper, node: Node) -> None:
         node.prepare("one", "true")
@@ -186,7 +198,7 @@ def test_what_no_system_can_start_is_refused_like_anything_else(tmp_path: Path, 
     async def work(keeper: Keeper, node: Node) -> None:
         node.prepare("one", *argv)
         node.go("one")
-        (refused,) = await node.hears("refused")
+        refused = await node.hears("refused")
         assert refused["code"] in {InternalError.code, CommandNotFound.code}
         assert os.listdir(tmp_path) == []
         node.prepare("two", "true")

@@ -100,14 +100,17 @@ class SpoolWriter:
         """Nobody needs the records up to and including `upto`: they go when their room is needed."""
         self.released = max(self.released, upto)
 
+    def drop_released(self) -> None:
+        """Others need the room: whole segments that were released go, without a use for their files."""
+        self._drop_spare()
+        while self._sealed and self.released >= self._last_of_first():
+            self._unlink_first()
+
     def close(self) -> None:
         """Let go of the files, and of the room that none of them needs any more."""
         if self._fd >= 0:
             self._let_go()
-        if self._spare:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.folder, SPARE))
-            self.size, self._spare = self.size - self._spare, 0
+        self._drop_spare()
 
     def _fits(self, size: int) -> bool:
         return self._at + size <= self._segment_bytes or self._at == SEGMENT_HEADER
@@ -135,18 +138,31 @@ class SpoolWriter:
             self._seal()
             self._begin(size)
         first, length = self._sealed[0]
-        last = (self._sealed[1].first_seq if len(self._sealed) > 1 else self._first) - 1
-        if not (self.drop or self.released >= last):
+        if not (self.drop or self.released >= self._last_of_first()):
             return False
         if not self._spare and not self._fits(size) and length >= SEGMENT_HEADER + size:
             os.rename(_path(self.folder, first), os.path.join(self.folder, SPARE))
             self._spare = length
+            del self._sealed[0]
         else:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(_path(self.folder, first))
-            self.size -= length
-        del self._sealed[0]
+            self._unlink_first()
         return True
+
+    def _last_of_first(self) -> int:
+        """The seq of the last record in the oldest segment that is over."""
+        return (self._sealed[1].first_seq if len(self._sealed) > 1 else self._first) - 1
+
+    def _unlink_first(self) -> None:
+        first, length = self._sealed.pop(0)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_path(self.folder, first))
+        self.size -= length
+
+    def _drop_spare(self) -> None:
+        if self._spare:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.folder, SPARE))
+            self.size, self._spare = self.size - self._spare, 0
 
     def _seal(self) -> None:
         self._let_go()

@@ -36,8 +36,8 @@ class House(Protocol):
 
     loop: asyncio.AbstractEventLoop
 
-    def room(self) -> int:
-        """Bytes that all spools together may still grow by."""
+    def room(self, asking: Held) -> int:
+        """Bytes that all spools together may still grow by, now that this one is about to."""
 
     def grown(self, held: Held) -> None:
         """There is more output."""
@@ -153,7 +153,7 @@ class Held:
 
     def _append(self, kind: int, data: memoryview | bytes) -> int:
         try:
-            return self.spool.append(kind, data, limit=self.spool.size + self.house.room())
+            return self.spool.append(kind, data, limit=self.spool.size + self.house.room(self))
         except JournalFull:
             if len(data) > self._last_words:
                 raise

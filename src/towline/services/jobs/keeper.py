@@ -43,6 +43,7 @@ ANSWER_SECONDS = 0.003  # that a start waits for company
 GROWN_SECONDS = 0.001  # between two words about more output: a keystroke's echo comes alone, what follows together
 FLOOD_SECONDS = 0.005  # … and where so much has come between two that nobody waits for the next line
 FLOOD_BYTES = 256 * KIB
+SHORT_BYTES = 1024 * KIB  # room for a few records
 ENDING_GRACE = 5.0  # between SIGTERM and SIGKILL for jobs when the keeper itself is told to end
 
 
@@ -63,13 +64,23 @@ class Keeper:
         self._started: dict[str, Held] = {}  # told with what comes next, or by and by
         self._by_and_by: asyncio.TimerHandle | None = None
         self._spool_max = 1 << 62
-        self._elsewhere = 0  # bytes that spools of finished jobs take, as the node counts them
+        self._elsewhere = 0  # bytes that spools of finished jobs take
 
     # --- House ---
 
-    def room(self) -> int:
-        """Bytes that all spools together may still grow by."""
-        return max(self._spool_max - self._elsewhere - sum(held.spool.size for held in self._jobs.values()), 0)
+    def room(self, asking: Held) -> int:
+        """Bytes that all spools together may still grow by. When there are hardly any, what was read of the others'
+        output goes: nobody waits for it, and the one who asks would wait for a reader."""
+        left = self._left()
+        if left < SHORT_BYTES:
+            for held in self._jobs.values():
+                if held is not asking:
+                    held.spool.drop_released()
+            left = self._left()
+        return max(left, 0)
+
+    def _left(self) -> int:
+        return self._spool_max - self._elsewhere - sum(held.spool.size for held in self._jobs.values())
 
     def grown(self, held: Held) -> None:
         """Tell the node: the first at once, what follows shortly after that together, however much there is."""
@@ -198,8 +209,8 @@ class Keeper:
                 self._prepared.pop(str(fields["job"]), None)
             case "go" if link is self._orders:
                 self._go(str(fields["job"]))
-            case "spool":
-                self._elsewhere = int(fields["elsewhere"])
+            case "elsewhere":
+                self._elsewhere = max(self._elsewhere + int(fields["change"]), 0)
                 self._stir()
             case "input" if held is not None:
                 held.input(str(fields["writer"]), int(fields["at"]), body, end=bool(fields.get("end")))

@@ -143,14 +143,16 @@ class Keeping:
         with self._counting:
             self.elsewhere = max(self.elsewhere + change, 0)
 
+    def tell_elsewhere(self, change: int) -> None:
+        """The same, where the keeper does not know of it. By how much, not how much it is: the keeper has counted
+        what ended a moment ago, and we may not have heard of that."""
+        self.count_elsewhere(change)
+        self._loop.call_soon_threadsafe(self.tell, {"t": "elsewhere", "change": change})
+
     def tell(self, header: Header, body: bytes = b"") -> None:
         """Something that needs no answer; lost when there is no keeper."""
         if self._link is not None:
             self._link.say(header, body)
-
-    def tell_soon(self, header: Header) -> None:
-        """`tell`, from any thread."""
-        self._loop.call_soon_threadsafe(self.tell, header)
 
     def close(self) -> None:
         """Leave it alone with its jobs."""

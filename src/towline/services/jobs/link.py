@@ -19,7 +19,7 @@ from towline.base.limits import KIB, MIB
 from towline.protocol.codec import Decoder, Header, encode_header
 from towline.protocol.table import PREFIX, Kind
 
-VERSION = 3
+VERSION = 4
 SOCKET_NAME = "keeper.sock"
 _MAX_HEADER = 60 * KIB
 _MAX_BODY = 8 * MIB

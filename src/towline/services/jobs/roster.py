@@ -282,7 +282,7 @@ class Roster:
             return
         known = last_known(row, self.spool_folder(row.id))
         self._store.jobs.update(known, durable=True)
-        self.keeping.count_elsewhere(known.size)
+        self.keeping.tell_elsewhere(known.size)
 
     # --- writing down ---
 
@@ -344,8 +344,7 @@ class Roster:
         remove_spool(self.spool_folder(row.id))
         self._store.jobs.forget(row.id)
         self._read_out.discard(row.id)
-        self.keeping.count_elsewhere(-row.size)
-        self.keeping.tell_soon({"t": "spool", "elsewhere": self.keeping.elsewhere})
+        self.keeping.tell_elsewhere(-row.size)
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:
