@@ -172,23 +172,37 @@ def test_after_ctrl_c_nothing_begins_on_a_node_that_is_still_to_be_reached(own: 
     }
 
 
-def test_ctrl_c_reaches_a_command_that_is_just_being_started(own: Place) -> None:
-    known = KnownNodes(str(own.home))
-    known.add(replace(known.find("home"), alias="again"))
+@contextlib.contextmanager
+def starting(own: Place, targets: str) -> Iterator[Client]:
+    """A client whose command, `sleep 61`, is written down on each target and not started: the keeper stands still."""
     tow("run", "home", "--detach", "--", "sleep", "60", home=own.home)
     (keeper,) = own.keepers()
     os.kill(keeper, signal.SIGSTOP)
     try:
-        with client(own.home, "run", "home,again", "--", "sleep", "61") as it:
+        with client(own.home, "run", targets, "--", "sleep", "61") as it:
             deadline = time.monotonic() + DEADLINE
             with Store.open(str(own.node.data)) as store:
-                while [row.argv[-1] for row in store.jobs.live()].count("61") < 2:
+                while [row.argv[-1] for row in store.jobs.live()].count("61") <= targets.count(","):
                     assert time.monotonic() < deadline
-            it.press(signal.SIGINT)
-            it.hears("Interrupting")
+            yield it
             os.kill(keeper, signal.SIGCONT)
             assert it.process.wait(DEADLINE) == 130
     finally:
         os.kill(keeper, signal.SIGCONT)
+
+
+def test_ctrl_c_while_a_start_is_not_answered_says_that_it_may_run(own: Place) -> None:
+    with starting(own, "home") as it:
+        it.press(signal.SIGINT)
+        assert "may have been started: tow jobs home" in it.hears("Interrupted")
+    _kill_all(own)
+
+
+def test_ctrl_c_reaches_a_command_that_is_just_being_started(own: Place) -> None:
+    known = KnownNodes(str(own.home))
+    known.add(replace(known.find("home"), alias="again"))
+    with starting(own, "home,again") as it:
+        it.press(signal.SIGINT)
+        it.hears("Interrupting")
     assert {row["signal"] for row in _rows(own) if row["argv"] == ["sleep", "61"]} == {"INT"}
     _kill_all(own)

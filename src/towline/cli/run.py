@@ -16,6 +16,7 @@ examples:
 from __future__ import annotations
 
 import argparse
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from towline.base.errors import Exit, Interrupted, UsageError
@@ -118,7 +119,11 @@ async def _one(args: argparse.Namespace, out: Output, alias: str) -> int:
 
     stdin = not args.no_input and not args.detach and has_input()
     async with connect(alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
-        job = await start(line, args, stdin=stdin)
+        try:
+            job = await start(line, args, stdin=stdin)
+        except asyncio.CancelledError:
+            where = f"tow jobs {printable(alias)}"
+            raise Interrupted(f"Interrupted. The command may have been started: {where} shows it.") from None
         try:
             out.event("started", job=job.id, node=alias)
             if args.detach:
