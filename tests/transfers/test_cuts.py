@@ -15,7 +15,7 @@ from tests.transfers.kit import KIB, MIB, Heard, Town, partials, rubbish, seen, 
 from towline.base.errors import Unreachable
 from towline.client.connect import connect
 from towline.client.events import Done, Progress, Started
-from towline.client.line import Connected, Reconnecting
+from towline.client.line import Connected, Line, Reconnecting
 from towline.client.transfer import Options
 from towline.lab.faults_script import Step
 from towline.trust.pins import KnownNodes
@@ -305,3 +305,17 @@ def test_where_no_second_connection_is_kept_the_first_carries_it_all(town: Town,
     assert (tmp_path / "big").read_bytes() == content
     assert done.cuts == 0
     assert 3 <= connections <= 10
+
+
+def test_a_listing_goes_on_behind_what_came_before_a_cut(town: Town) -> None:
+    names = [f"{number:04}" for number in range(3000)]
+    (town.share / "many").mkdir()
+    for name in names:
+        (town.share / "many" / name).touch()
+
+    async def listed(line: Line) -> list[str]:
+        return [entry.name async for entry in line.list("files/many")]
+
+    with town.faults(cut_after=60_000) as proxy:
+        assert town.with_line(listed, address=proxy.address) == names
+        assert proxy.stats.cuts == 1

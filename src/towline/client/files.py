@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from towline.base.errors import IsADirectory, NotFound, PathRefused, UsageError
+from towline.base.errors import IsADirectory, NotFound, PathRefused, TowlineError, UsageError
 from towline.base.oserrors import oserrors
 from towline.base.text import printable
 from towline.client.events import Done, TransferEvent
@@ -18,6 +19,7 @@ from towline.client.rows import ListedFile, Share, checked, listed
 from towline.protocol.codec import Header
 from towline.services.files.local import Local, local_source, local_target
 from towline.services.files.messages import decode_rows
+from towline.services.files.names import sort_key
 from towline.services.files.tree import Root, Stat
 
 # The engine is imported where a transfer begins: a short verb like `ls` is done before it would be loaded.
@@ -47,7 +49,25 @@ class FileVerbs(Reach):
         return [(printable(name), read_only) for name, read_only in rows]
 
     async def list(self, remote: str) -> AsyncIterator[Stat]:
-        """The entries of a remote folder, by name; a file is listed as itself."""
+        """The entries of a remote folder, in the order of their names' bytes; a file is listed as itself. After a cut
+        it goes on behind the last one."""
+        last: bytes | None = None
+        tries = _LOOKS
+        while tries:
+            try:
+                async with contextlib.aclosing(self._list_now(remote)) as entries:
+                    async for entry in entries:
+                        at = sort_key(entry.name)
+                        if last is None or at > last:
+                            last, tries = at, _LOOKS
+                            yield entry
+                return
+            except TowlineError as error:
+                tries -= 1
+                if not (error.retryable and tries):
+                    raise
+
+    async def _list_now(self, remote: str) -> AsyncGenerator[Stat, None]:
         share, path = split_share(remote)
         channel = await self.channel(
             {"service": "files", "op": "list", "share": share, "path": path, "any_names": True}
