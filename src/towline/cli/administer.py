@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from towline.base.errors import NotFound, PeerError, Unreachable
 from towline.base.text import printable
+from towline.cli.output import Output
 
 if TYPE_CHECKING:
     from towline.client.line import Line
@@ -52,12 +53,12 @@ def _socket_of(data: str, default: str) -> str:
         return store.settings.get("unix") or default
 
 
-def administer_at(alias: str, request: dict[str, Any], give_up: float | None) -> Any:
+def administer_at(alias: str, request: dict[str, Any], give_up: float | None, out: Output) -> Any:
     """Do `request` on a node that this client has joined, by the grant `admin`."""
-    from towline.cli.running import run_async
+    from towline.cli.running import run_async, tell_line_events
     from towline.client.connect import connect
 
-    return run_async(_ask(connect(alias, give_up=give_up), request))
+    return run_async(_ask(connect(alias, give_up=give_up, on_event=tell_line_events(out)), request))
 
 
 async def _ask(reach: Line, request: dict[str, Any]) -> Any:

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     request = {"op": "audit", "limit": args.limit}
-    rows = administer_at(args.alias, request, args.give_up) if args.alias else administer(args, request)
+    rows = administer_at(args.alias, request, args.give_up, out) if args.alias else administer(args, request)
     if not rows:
         out.note("Nothing happened yet.")
     for row in rows:

@@ -27,9 +27,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _forget(args: argparse.Namespace, out: Output) -> int:
+    from towline.cli.running import tell_line_events
     from towline.client.connect import connect
 
-    async with connect(args.alias, give_up=args.give_up) as line:
+    async with connect(args.alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
         for job in args.job:
             await line.job(job).forget()
             out.event("forgotten", job=job)

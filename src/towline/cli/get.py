@@ -75,12 +75,13 @@ async def _get(args: argparse.Namespace, out: Output, remotes: list[tuple[str, s
 
 
 async def _dry_run(args: argparse.Namespace, out: Output, remotes: list[tuple[str, str, str]]) -> int:
+    from towline.cli.running import tell_line_events
     from towline.client.connect import connect
     from towline.client.files import check_fetchable
 
     dry = DryRun(out)
     for alias, share, path in remotes:
-        async with connect(alias, give_up=args.give_up) as line:
+        async with connect(alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
             top = f"{share}/{path}".rstrip("/")
             info = await line.stat(top)
             check_fetchable(info, top, args.links)

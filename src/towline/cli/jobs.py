@@ -31,9 +31,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _jobs(args: argparse.Namespace, out: Output) -> int:
+    from towline.cli.running import tell_line_events
     from towline.client.connect import connect
 
-    async with connect(args.alias, give_up=args.give_up) as line:
+    async with connect(args.alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
         rows = await line.jobs(everybody=args.all)
     rows = [row for row in rows if row.get("state") == "running" or not args.running]
     for row in rows:

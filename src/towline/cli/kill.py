@@ -34,9 +34,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _kill(args: argparse.Namespace, out: Output) -> int:
+    from towline.cli.running import tell_line_events
     from towline.client.connect import connect
 
-    async with connect(args.alias, give_up=args.give_up) as line:
+    async with connect(args.alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
         done = await line.job(args.job).signal(args.signal, kill_after=args.grace)
     out.event("signalled", job=args.job, signal=args.signal, running=done)
     if not done:

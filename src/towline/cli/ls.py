@@ -36,9 +36,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _list(args: argparse.Namespace, out: Output, alias: str, share: str, path: str) -> int:
+    from towline.cli.running import tell_line_events
     from towline.client.connect import connect
 
-    async with connect(alias, give_up=args.give_up) as line:
+    async with connect(alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
         if not share:
             shares = await line.shares()
             if not shares:

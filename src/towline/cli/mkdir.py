@@ -21,6 +21,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    on_line(args, lambda line, remote: line.mkdir(remote, parents=args.parents, any_names=args.any_names))
+    on_line(args, out, lambda line, remote: line.mkdir(remote, parents=args.parents, any_names=args.any_names))
     out.event("made", path=args.path)
     return Exit.OK

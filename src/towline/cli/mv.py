@@ -25,6 +25,6 @@ def run(args: argparse.Namespace, out: Output) -> int:
     alias, target = remote_of(args.to)
     if alias != remote_of(args.path)[0]:
         raise UsageError("A move stays on one node; get and put between two.")
-    on_line(args, lambda line, remote: line.move(remote, target, replace=args.replace, any_names=args.any_names))
+    on_line(args, out, lambda line, remote: line.move(remote, target, replace=args.replace, any_names=args.any_names))
     out.event("moved", path=args.path, to=args.to)
     return Exit.OK

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from towline.base.errors import UsageError
+from towline.cli.output import Output
 
 if TYPE_CHECKING:
     from towline.client.line import Line
@@ -46,15 +47,15 @@ def moment(mtime_ns: int, form: str) -> str:
         return "no date"
 
 
-def on_line(args: argparse.Namespace, do: Callable[[Line, str], Awaitable[T]]) -> T:
+def on_line(args: argparse.Namespace, out: Output, do: Callable[[Line, str], Awaitable[T]]) -> T:
     """Connect to the path's node and do it."""
-    from towline.cli.running import run_async
+    from towline.cli.running import run_async, tell_line_events
     from towline.client.connect import connect
 
     alias, remote = remote_of(args.path)
 
     async def work() -> T:
-        async with connect(alias, give_up=args.give_up) as line:
+        async with connect(alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
             return await do(line, remote)
 
     return run_async(work())

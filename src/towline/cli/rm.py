@@ -20,6 +20,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    on_line(args, lambda line, remote: line.remove(remote, recursive=args.recursive))
+    on_line(args, out, lambda line, remote: line.remove(remote, recursive=args.recursive))
     out.event("removed", path=args.path)
     return Exit.OK

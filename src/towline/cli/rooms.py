@@ -66,9 +66,10 @@ def _keeps(args: argparse.Namespace) -> bool:
 
 async def _rooms(args: argparse.Namespace, out: Output) -> int:
     from towline.base.quantity import format_count
+    from towline.cli.running import tell_line_events
     from towline.client.connect import connect
 
-    async with connect(args.alias, give_up=args.give_up) as line:
+    async with connect(args.alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
         rows = await line.rooms()
         if not rows:
             out.note("There are no rooms that you may see.")
@@ -84,9 +85,10 @@ async def _rooms(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _room(args: argparse.Namespace, out: Output) -> int:
+    from towline.cli.running import tell_line_events
     from towline.client.connect import connect
 
-    async with connect(args.alias, give_up=args.give_up) as line:
+    async with connect(args.alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
         room = line.room(args.room)
         if args.make:
             await room.join(private=args.private)

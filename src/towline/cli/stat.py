@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    info = on_line(args, lambda line, remote: line.stat(remote))
+    info = on_line(args, out, lambda line, remote: line.stat(remote))
     mtime = info.mtime_ns / 1e9
     out.event("stat", name=info.name, kind=info.kind, bytes=info.size, mtime=mtime, mode=f"{info.mode:04o}")
     when = moment(info.mtime_ns, "%Y-%m-%d %H:%M:%S")

@@ -28,9 +28,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 async def _who(args: argparse.Namespace, out: Output) -> int:
+    from towline.cli.running import tell_line_events
     from towline.client.connect import connect
 
-    async with connect(args.alias, give_up=args.give_up) as line:
+    async with connect(args.alias, give_up=args.give_up, on_event=tell_line_events(out)) as line:
         rows = await (line.room(args.room).who() if args.room else line.who())
         if not rows:
             out.note("Nobody is here.")
