@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from towline.base.errors import NotFound, PathRefused, UsageError
 from towline.base.ids import encode
-from towline.base.quantity import format_size, parse_duration
+from towline.base.quantity import format_duration, format_size, parse_duration
 from towline.base.text import printable
 from towline.cli.roomy import line_of
 from towline.client.events import Progress, TransferEvent
@@ -34,6 +34,16 @@ class Commands:
             raise UsageError(f"There is no command /{printable(word, limit=40)}; /help lists them.")
         entry[1](self, rest.strip())
 
+    def _do(self, work: Awaitable[object], done: str = "") -> None:
+        room = self._app.current  # it may be another one by then
+
+        async def to_the_end() -> None:
+            await work
+            if done:
+                self._app.note(done, room)
+
+        self._app.work(to_the_end(), ordered=True)
+
     # --- rooms ---
 
     def join(self, rest: str) -> None:
@@ -42,7 +52,7 @@ class Commands:
         if how not in ("", "private"):
             raise UsageError(f"A room's name is one word; {printable(how, limit=40)!r} is too much.")
         if how == "private":
-            self._app.work(self._app.line.room(name).join(private=True))
+            self._do(self._app.line.room(name).join(private=True))
         self._app.open_room(name)
 
     def leave(self, rest: str) -> None:
@@ -56,16 +66,26 @@ class Commands:
             self._app.say(text.strip(), room=room)
 
     def topic(self, rest: str) -> None:
-        self._app.work(self._app.handle.topic(rest))
+        if rest:
+            self._do(self._app.handle.topic(rest))
+        else:
+            topic = printable(self._app.model.topic)
+            self._app.note(f"This room is about: {topic}" if topic else "Nobody has said what this room is about.")
 
     def invite(self, rest: str) -> None:
-        self._app.work(self._app.handle.invite(_need(rest, "/invite NAME")))
+        name = _need(rest, "/invite NAME")
+        self._do(self._app.handle.invite(name), f"{printable(name, limit=80)} may see this room now.")
 
     def private(self, rest: str) -> None:
-        self._app.work(self._app.handle.openness(private=rest != "off"))
+        if rest not in ("", "off"):
+            raise UsageError("Write /private or /private off.")
+        seen_by = "everybody who may chat sees" if rest else "only who is invited sees"
+        self._do(self._app.handle.openness(private=not rest), f"From now on {seen_by} this room.")
 
     def keep(self, rest: str) -> None:
-        self._app.work(self._app.handle.keep(seconds=parse_duration(_need(rest, "/keep TIME"))))
+        seconds = parse_duration(_need(rest, "/keep TIME"))
+        lasts = f"for {format_duration(seconds)} at least" if seconds else "as long as the node's default says"
+        self._do(self._app.handle.keep(seconds=seconds), f"Messages of this room are kept {lasts}.")
 
     # --- words ---
 
@@ -86,7 +106,7 @@ class Commands:
         self._app.say("", kind="delete", ref=_number(rest))
 
     def search(self, rest: str) -> None:
-        self._app.work(self._search(_need(rest, "/search WORD")))
+        self._do(self._search(_need(rest, "/search WORD")))
 
     async def _search(self, word: str) -> None:
         items = [item async for item in self._app.handle.history(search=word)]
@@ -98,7 +118,7 @@ class Commands:
     # --- people ---
 
     def who(self, rest: str) -> None:
-        self._app.work(self._who(rest))
+        self._do(self._who(rest))
 
     async def _who(self, room: str) -> None:
         rows = await (self._app.line.room(room).who() if room else self._app.line.who())
@@ -109,7 +129,7 @@ class Commands:
         row = self._app.model.last_of_mine()
         if not rest and row is None:
             raise UsageError("You have said nothing here; write /receipts N.")
-        self._app.work(self._receipts(_number(rest) if rest or row is None else row.seq))
+        self._do(self._receipts(_number(rest) if rest or row is None else row.seq))
 
     async def _receipts(self, seq: int) -> None:
         found = await self._app.handle.receipts(seq)
@@ -124,13 +144,13 @@ class Commands:
 
     def mute(self, rest: str) -> None:
         name, _, lasts = _need(rest, "/mute NAME [TIME]").partition(" ")
-        self._app.work(self._app.handle.mute(name, parse_duration(lasts) if lasts else 3600.0))
+        self._do(self._app.handle.mute(name, parse_duration(lasts) if lasts else 3600.0))
 
     def unmute(self, rest: str) -> None:
-        self._app.work(self._app.handle.mute(_need(rest, "/unmute NAME"), 0))
+        self._do(self._app.handle.mute(_need(rest, "/unmute NAME"), 0))
 
     def remove(self, rest: str) -> None:
-        self._app.work(self._app.handle.remove(_number(rest)))
+        self._do(self._app.handle.remove(_number(rest)))
 
     # --- files ---
 
@@ -138,7 +158,7 @@ class Commands:
         path = os.path.expanduser(_need(rest, "/send PATH"))
         if not os.path.isfile(path):
             raise NotFound(f"There is no file {printable(path, limit=200)}.")
-        self._app.work(self._send(path))
+        self._do(self._send(path))
 
     async def _send(self, path: str) -> None:
         app, name = self._app, os.path.basename(path)
@@ -156,7 +176,7 @@ class Commands:
 
     def get(self, rest: str) -> None:
         number, _, target = rest.partition(" ")
-        self._app.work(self._get(_number(number), os.path.expanduser(target.strip())))
+        self._do(self._get(_number(number), os.path.expanduser(target.strip())))
 
     async def _get(self, seq: int, target: str) -> None:
         app, row = self._app, self._app.model.find(seq)
@@ -204,7 +224,7 @@ TABLE: dict[str, tuple[str, Callable[[Commands, str], None]]] = {
     "edit": ("N TEXT: another text for your message N", Commands.edit),
     "delete": ("N: take your message N back", Commands.delete),
     "receipts": ("[N]: what became of a message", Commands.receipts),
-    "topic": ("TEXT: what this room is about", Commands.topic),
+    "topic": ("[TEXT]: what this room is about", Commands.topic),
     "invite": ("NAME: into this private room", Commands.invite),
     "private": ("[off]: only who is invited sees this room", Commands.private),
     "keep": ("TIME: how long messages are kept", Commands.keep),

@@ -324,15 +324,18 @@ class ChatApp(Painting):
     def _at_top(self) -> None:
         self.work(self.load_older())
 
-    def work(self, doing: object) -> None:
-        """Do something that waits; what goes wrong is said on the screen."""
+    def work(self, doing: object, *, ordered: bool = False) -> None:
+        """Do something that waits; what goes wrong is said on the screen. `ordered`: by whoever sits here, who has to
+        hear of a cut as well; what we do by ourselves is done again."""
         task = asyncio.ensure_future(doing)  # type: ignore[call-overload]
         self._background.add(task)
-        task.add_done_callback(self._worked)
+        task.add_done_callback(partial(self._worked, ordered))
 
-    def _worked(self, task: asyncio.Task[None]) -> None:
+    def _worked(self, ordered: bool, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
-        if not task.cancelled() and isinstance(error := task.exception(), TowlineError) and not error.retryable:
+        if task.cancelled() or not isinstance(error := task.exception(), TowlineError):
+            return
+        if ordered or not error.retryable:
             self.note(error.sentence)
 
     # --- keys ---
