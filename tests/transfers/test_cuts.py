@@ -319,3 +319,20 @@ def test_a_listing_goes_on_behind_what_came_before_a_cut(town: Town) -> None:
     with town.faults(cut_after=60_000) as proxy:
         assert town.with_line(listed, address=proxy.address) == names
         assert proxy.stats.cuts == 1
+
+
+@pytest.mark.parametrize("verb", ["put", "get"])
+def test_where_it_goes_on_is_never_before_where_it_went_on_before(town: Town, tmp_path: Path, verb: str) -> None:
+    source = tmp_path / "t" if verb == "put" else town.share / "t"
+    write(source / "a small one", b"1")
+    big(source / "big", 8 * MIB)
+    heard = Heard()
+    with town.faults(cut_every=2 * MIB, max_cuts=3) as proxy:
+        if verb == "put":
+            town.put(source, "files/t", heard=heard, lanes=1, address=proxy.address)
+        else:
+            town.get("files/t", tmp_path / "t", heard=heard, lanes=1, address=proxy.address)
+    positions = [event.position for event in heard.resumed]
+    assert positions == sorted(positions)
+    assert positions[0] > 1 * MIB
+    assert len(positions) == 3

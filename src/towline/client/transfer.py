@@ -100,6 +100,7 @@ class Transfer(ABC):
         self._node_tally = self._tallies_before = (0, 0)  # the node's counters, and what its predecessors had counted
         self._told = -1  # the last position
         self._base = 0  # bytes of the total that were there when this conversation began
+        self._goes_on = False  # after a cut, and nobody was told yet from where
 
     # --- the two kinds fill in ---
 
@@ -164,6 +165,7 @@ class Transfer(ABC):
             await asyncio.sleep(_TICK)
             moved = self.position()
             if moved != self._told:
+                self._tell_going_on()
                 self._told = moved
                 path, size, total = self.under_way() or ("", 0, 0)
                 books = self.books
@@ -186,13 +188,22 @@ class Transfer(ABC):
         self._order.clear()
         self._next = 0
         self._base = self.books.bytes
+        self._goes_on = self.books.cuts > 0 and self.books.files > 0
         self._tickets = asyncio.Queue()
 
     def resumed(self, path: str, covered: int) -> None:
         """A file goes on from what was there."""
         self._base += covered
         if covered:
+            self._goes_on = False
             self.tell(Resumed(self.position(), path, covered))
+
+    def _tell_going_on(self) -> None:
+        """… and the whole, where no file does. Not before something moves: until then a file may still be found whose
+        beginning is there, and without it the position would be too low."""
+        if self._goes_on:
+            self._goes_on = False
+            self.tell(Resumed(self.position(), "", 0))
 
     def settled_before(self, entry: Entry) -> bool:
         """Whether an earlier conversation brought the entry's outcome already."""
@@ -216,6 +227,8 @@ class Transfer(ABC):
             books.bytes += max(outcome.size, 0)
             events.append(FileDone(entry.path, outcome.size, outcome.digest, outcome.note))
         self._advance()
+        if events:
+            self._tell_going_on()
         for event in events:
             self.tell(event)
 
@@ -288,8 +301,6 @@ class Transfer(ABC):
                         await self._tickets.put((index_of(number), ticket))
                     case _:
                         raise PeerError("The node's tickets cannot be understood.")
-            if self.books.cuts and self.books.files:
-                self.tell(Resumed(self.position(), "", 0))
         return channel, answer
 
     async def keep_lanes(self, connection: Connection, talk: Talk, drive: Drive, over: Callable[[], bool]) -> None:
