@@ -22,6 +22,7 @@ from towline.client.connect import connect
 from towline.client.line import Line
 from towline.client.output import Chunk
 from towline.lab.faults import FaultScript
+from towline.node import Node
 from towline.protocol.codec import Header
 from towline.services.jobs import keeping, starting
 from towline.services.jobs.messages import Spec
@@ -370,6 +371,35 @@ def test_what_happens_without_a_client(own: Place) -> None:
                 await job.close()
 
     run(go())
+
+
+@pytest.mark.parametrize("goodbye", [True, False])
+def test_who_said_goodbye_is_known_to_the_next_node(tmp_path: Path, goodbye: bool) -> None:
+    """A command that is to end without a client does so, unless its client comes back to the node within a minute."""
+
+    async def scenario() -> None:
+        async with serving(tmp_path / "node") as node:
+            home = await joined(node, tmp_path / "ann", can="run")
+            async with connect("home", home=home) as line:
+                job = await line.start(["sleep", "60"], on_disconnect="kill")
+                if goodbye:
+                    await job.close()
+                    await until(lambda: _roster(node).live[job.id].goodbye)
+                await node.stop(drain=0)
+        async with serving(tmp_path / "node") as node:
+            live = _roster(node).live[job.id]
+            assert live.alone is not None
+            left = live.alone.when() - asyncio.get_running_loop().time()
+            assert (left > 80_000) is goodbye
+            assert goodbye or left < 61
+            await _roster(node).signal("ann", live.row, signal.SIGKILL, None)
+            await until(lambda: live.over)
+
+    run(scenario())
+
+
+def _roster(node: Node) -> Roster:
+    return node._services._handlers["jobs"]._roster  # type: ignore[attr-defined,no-any-return]
 
 
 def test_the_rows_of_jobs_survive_a_restart_that_comes_at_once(own: Place) -> None:

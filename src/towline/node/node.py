@@ -161,8 +161,7 @@ class Node:
                 connection.drain(going, grace)
             if self._rooms is not None:
                 self._rooms.drain(going)  # who follows a room would never be done
-            if self._jobs is not None:
-                self._jobs.begin_drain()  # jobs go on without a node; who looks at them comes back
+            self._let_jobs_go_on()
             await self._wait_for(work, grace)
         await self._close_all(going)
 
@@ -184,7 +183,13 @@ class Node:
         done.cancel()
         hurry.cancel()
 
+    def _let_jobs_go_on(self) -> None:
+        """Who looks at them comes back: it is us who leave, not they."""
+        if self._jobs is not None:
+            self._jobs.begin_drain()
+
     async def _close_all(self, going: TowlineError) -> None:
+        self._let_jobs_go_on()
         for connection in self._admission.everyone():
             connection.close(going)
             if self.hurried or not connection.person:

@@ -61,6 +61,7 @@ class Held:
         self.exit: tuple[int | None, int | None] | None = None  # (status, signal)
         self.written: dict[str, int] = {}  # per writer: bytes of input that the command's pipe has taken
         self.eof = False  # its input is ended
+        self.goodbye = True  # as the node says: it need not be asked when another one takes over
         self.modes = Modes() if spec.get("size") else None
         self.tail = Tail((0, 0))
         self.spool = spool
@@ -124,7 +125,8 @@ class Held:
 
     def describe(self) -> Header:
         """What a node that comes back must know."""
-        return {"job": self.id, "pid": self.pid, "end": self.spool.next_seq, "bytes": sum(self.bytes)}
+        end, size = self.spool.next_seq, sum(self.bytes)
+        return {"job": self.id, "pid": self.pid, "end": end, "bytes": size, "goodbye": self.goodbye}
 
     @property
     def size(self) -> tuple[int, int]:

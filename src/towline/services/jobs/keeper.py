@@ -229,6 +229,8 @@ class Keeper:
             case "release" if held is not None:
                 held.release(int(fields["upto"]))
                 self._stir()
+            case "goodbye" if held is not None:
+                held.goodbye = bool(fields["said"])
             case "stalled":
                 return {}, json.dumps([held.id for held in self._jobs.values() if held.stalled]).encode()
             case "screen" if held is not None and held.modes is not None:

@@ -49,6 +49,7 @@ class Live:
         self.settled = False  # it has answered, or never will
         self.problem: BaseException | None = None  # with that
         self.attached: set[Attachment] = set()
+        self.goodbye = True  # nobody looked yet, or whoever looked last has said it
         self.inputs: dict[str, Writer] = {}  # those with a stream; where others are, the keeper knows
         self._acked = self._told = 0  # by all who look; and told to the keeper
         self._telling: asyncio.TimerHandle | None = None  # until the keeper may be told more

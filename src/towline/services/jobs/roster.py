@@ -28,6 +28,7 @@ from towline.store.jobs import JOB_ROWS, RUNNING, STARTING, JobRow
 log = logging.getLogger("towline.jobs")
 SAVE_SECONDS = 0.05
 SWEEP_SECONDS = 600.0
+RETURN_SECONDS = 60.0  # in which the clients of a node that was away come back to it
 CROWDED = 0.75  # of the node's spool: from here on the oldest outputs that were read go first
 
 
@@ -60,8 +61,9 @@ class Roster:
                 live = self.live[row.id] = Live(replace(row, state=RUNNING, pid=int(str(known["pid"]))))
                 live.end, live.bytes = int(str(known["end"])), int(str(known["bytes"]))
                 live.gone = True
+                live.goodbye = known.get("goodbye") is not False
                 live.settle()
-                self._arm(live)
+                self._arm(live, at_least=RETURN_SECONDS)
             else:
                 await asyncio.to_thread(self._settle, row)
         for job in by_id:  # nobody knows whose they are
@@ -177,14 +179,25 @@ class Roster:
     def attach(self, live: Live, attachment: Attachment) -> None:
         """Somebody looks."""
         live.attached.add(attachment)
+        self._goodbye(live, False)
         self._disarm(live)
 
     def detach(self, live: Live, attachment: Attachment) -> None:
         """They do not look any more."""
         live.attached.discard(attachment)
         self.release(live)
-        if not live.attached and not self.draining.is_set():
-            self._arm(live, orderly=attachment.detached)
+        if live.attached:
+            return
+        self._goodbye(live, attachment.detached)
+        if not self.draining.is_set():
+            self._arm(live)
+
+    def _goodbye(self, live: Live, said: bool) -> None:
+        """Whether whoever looked last has said it. Where that matters, the keeper knows it for the next node."""
+        if live.goodbye is not said:
+            live.goodbye = said
+            if live.row.on_disconnect == "kill" and not live.row.after:
+                self.keeping.tell({"t": "goodbye", "job": live.row.id, "said": said})
 
     def release(self, live: Live) -> None:
         """Tell the keeper what all who look have got."""
@@ -195,12 +208,12 @@ class Roster:
         """Somebody has everything, the end included."""
         self._read_out.add(row.id)
 
-    def _arm(self, live: Live, *, orderly: bool = True) -> None:
+    def _arm(self, live: Live, *, at_least: float = 0.0) -> None:
         """Nobody looks: what happens then, and when."""
         if live.over or live.attached:
             return
-        after = live.row.after
-        if live.row.on_disconnect == "kill" and orderly and not after:
+        after = max(live.row.after, at_least)
+        if live.row.on_disconnect == "kill" and live.goodbye and not live.row.after:
             after = messages.KEEP_SECONDS  # whoever said goodbye did not lose the connection
         self._disarm(live)
         live.alone = asyncio.get_running_loop().call_later(after, self._abandon, live)
